@@ -1,0 +1,96 @@
+//! Relations: tables, streaming tables, views and materialized views.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Oid, SqlType};
+
+/// What a relation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelationKind {
+    /// A plain Delta table without a tail.
+    Table,
+    /// A Delta table fed through the log.
+    StreamingTable,
+    /// A stored query.
+    View,
+    /// A stored query with kept state.
+    MaterializedView,
+}
+
+/// How a materialized view is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Result rows are appended as source rows arrive.
+    Append,
+    /// Partial aggregate states are kept and merged at read.
+    Agg,
+}
+
+/// One column of a relation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Name.
+    pub name: String,
+    /// Type.
+    pub sql_type: SqlType,
+    /// May hold NULL.
+    pub nullable: bool,
+    /// `DEFAULT` expression as SQL text.
+    pub default: Option<String>,
+    /// `GENERATED ALWAYS AS (…) STORED` expression as SQL text.
+    pub generated: Option<String>,
+    /// `COMMENT ON COLUMN`.
+    pub comment: Option<String>,
+}
+
+/// What only materialized views have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaterializedView {
+    /// How it is kept.
+    pub strategy: Strategy,
+    /// Reason codes of the analysis, `AGG_OK` and the like.
+    pub codes: Vec<String>,
+    /// Version of the encoding of its state.
+    pub state_format: i32,
+    /// The streaming table it reads.
+    pub source: Oid,
+}
+
+/// A named set of rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relation {
+    /// Identity.
+    pub oid: Oid,
+    /// Its schema.
+    pub schema: Oid,
+    /// Name.
+    pub name: String,
+    /// What it is.
+    pub kind: RelationKind,
+    /// Owning role.
+    pub owner: Oid,
+    /// Visible columns, in order.
+    pub columns: Vec<Column>,
+    /// Partition columns of a table.
+    pub partition_by: Vec<String>,
+    /// `CHECK` constraints: name → SQL text of the expression.
+    pub checks: BTreeMap<String, String>,
+    /// `WITH (…)` options as given.
+    pub options: BTreeMap<String, String>,
+    /// URL of the Delta table (of the state, for a materialized view); views have none.
+    pub location: Option<String>,
+    /// Defining query as the user wrote it, for views and materialized views.
+    pub query: Option<String>,
+    /// Relations the defining query reads.
+    pub depends_on: Vec<Oid>,
+    /// Set for materialized views.
+    pub materialized: Option<MaterializedView>,
+    /// `COMMENT ON`.
+    pub comment: Option<String>,
+    /// Optimistic version.
+    pub version: i64,
+}

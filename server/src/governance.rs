@@ -1,0 +1,1 @@
+//! Privileges, lineage, audit.

@@ -1,0 +1,34 @@
+//! The weir server: protocols, SQL, log, views, governance and models in one process.
+//!
+//! Dependencies point down this list; a module uses only what stands below it.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cli`], [`demo`] | the program's commands |
+//! | [`protocol`] | bytes ↔ session calls: Postgres, Flight SQL, HTTP; nothing else |
+//! | [`session`] | one connection: role, settings, transaction, prepared statements, cancel |
+//! | [`exec`] | a statement's effect, one file per statement |
+//! | [`dialect`] | text → [`dialect::Statement`], one file per statement of ours |
+//! | [`system`] | `weir.*`, `pg_catalog`, `information_schema`: one file per table |
+//! | [`governance`] | privileges, lineage, audit |
+//! | [`ml`] | training, scoring, evaluation |
+//! | [`views`] | materialized views: analysis, state, merge at read, refresh |
+//! | [`engine`] | planning and running queries over one cut |
+//! | [`stream`] | the log: WAL, tail, head, committers, recovery |
+//! | [`lake`] | Delta tables as files |
+//! | [`types`], [`error`], [`config`], [`tasks`] | shared ground |
+
+pub mod config;
+pub mod dialect;
+pub mod engine;
+pub mod error;
+pub mod exec;
+pub mod governance;
+pub mod lake;
+pub mod ml;
+pub mod protocol;
+pub mod session;
+pub mod stream;
+pub mod system;
+pub mod types;
+pub mod views;

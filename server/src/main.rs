@@ -1,0 +1,2 @@
+//! The `weir` program: hands over to [`server`].
+fn main() {}

@@ -1,0 +1,1 @@
+//! Models: training at a pinned cut, scoring as vectorized functions, evaluation.

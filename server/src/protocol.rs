@@ -1,0 +1,1 @@
+//! Bytes ↔ session calls: Postgres, Flight SQL, HTTP. Nothing here knows SQL or tables.

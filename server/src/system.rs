@@ -1,0 +1,1 @@
+//! System tables: `weir.*`, `pg_catalog`, `information_schema`; one file per table.

@@ -1,0 +1,200 @@
+//! SQL types ↔ Arrow fields ↔ PostgreSQL type oids: the one place that maps them.
+//!
+//! In memory every type has one canonical Arrow form, so stored aggregate states stay comparable.
+//! `uuid`, `json`, `jsonb` and `varchar(n)` travel as `Utf8` with their SQL type in the field
+//! metadata under [`TYPE_KEY`]; an expression over them is plain text, as in most engines.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use catalog::{Column, SqlType};
+
+/// Field metadata key that keeps an SQL type Arrow has no form for: `uuid`, `json`, `jsonb`, `varchar:n`.
+pub const TYPE_KEY: &str = "weir.type";
+
+/// Name of the log position column of streaming tables.
+pub const LSN: &str = "_lsn";
+
+/// The canonical Arrow type of an SQL type.
+pub fn arrow_type(sql: &SqlType) -> DataType {
+    match sql {
+        SqlType::Bool => DataType::Boolean,
+        SqlType::Int2 => DataType::Int16,
+        SqlType::Int4 => DataType::Int32,
+        SqlType::Int8 => DataType::Int64,
+        SqlType::Float4 => DataType::Float32,
+        SqlType::Float8 => DataType::Float64,
+        SqlType::Numeric { precision, scale } => DataType::Decimal128(*precision, *scale),
+        SqlType::Text | SqlType::Varchar(_) | SqlType::Uuid | SqlType::Json | SqlType::Jsonb => {
+            DataType::Utf8
+        }
+        SqlType::Bytea => DataType::Binary,
+        SqlType::Date => DataType::Date32,
+        SqlType::Time => DataType::Time64(TimeUnit::Microsecond),
+        SqlType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+        SqlType::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        SqlType::Interval => DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano),
+        SqlType::Array(of) => DataType::List(Arc::new(field("element", of, true))),
+        SqlType::Record(fields) => DataType::Struct(
+            fields
+                .iter()
+                .map(|(name, ty)| field(name, ty, true))
+                .collect(),
+        ),
+    }
+}
+
+/// The Arrow field of a column, with its SQL type in the metadata where Arrow would lose it.
+pub fn field(name: &str, sql: &SqlType, nullable: bool) -> Field {
+    let tag = match sql {
+        SqlType::Uuid => Some("uuid".to_owned()),
+        SqlType::Json => Some("json".to_owned()),
+        SqlType::Jsonb => Some("jsonb".to_owned()),
+        SqlType::Varchar(n) => Some(format!("varchar:{n}")),
+        _ => None,
+    };
+    let field = Field::new(name, arrow_type(sql), nullable);
+    match tag {
+        Some(tag) => field.with_metadata(HashMap::from([(TYPE_KEY.to_owned(), tag)])),
+        None => field,
+    }
+}
+
+/// The Arrow schema of visible columns.
+pub fn schema(columns: &[Column]) -> SchemaRef {
+    Arc::new(Schema::new(
+        columns
+            .iter()
+            .map(|c| field(&c.name, &c.sql_type, c.nullable))
+            .collect::<Vec<_>>(),
+    ))
+}
+
+/// The SQL type of an Arrow field; types PostgreSQL lacks come out as their nearest wider one.
+pub fn sql_type(field: &Field) -> SqlType {
+    match field.metadata().get(TYPE_KEY).map(String::as_str) {
+        Some("uuid") => return SqlType::Uuid,
+        Some("json") => return SqlType::Json,
+        Some("jsonb") => return SqlType::Jsonb,
+        Some(tag) => {
+            if let Some(n) = tag.strip_prefix("varchar:").and_then(|n| n.parse().ok()) {
+                return SqlType::Varchar(n);
+            }
+        }
+        None => {}
+    }
+    sql_type_of(field.data_type())
+}
+
+/// The SQL type of a bare Arrow type.
+pub fn sql_type_of(ty: &DataType) -> SqlType {
+    match ty {
+        DataType::Boolean => SqlType::Bool,
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => SqlType::Int2,
+        DataType::Int32 | DataType::UInt16 => SqlType::Int4,
+        DataType::Int64 | DataType::UInt32 => SqlType::Int8,
+        DataType::UInt64 => SqlType::Numeric {
+            precision: 20,
+            scale: 0,
+        },
+        DataType::Float16 | DataType::Float32 => SqlType::Float4,
+        DataType::Float64 => SqlType::Float8,
+        DataType::Decimal32(p, s)
+        | DataType::Decimal64(p, s)
+        | DataType::Decimal128(p, s)
+        | DataType::Decimal256(p, s) => SqlType::Numeric {
+            precision: *p,
+            scale: *s,
+        },
+        DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => SqlType::Bytea,
+        DataType::Date32 | DataType::Date64 => SqlType::Date,
+        DataType::Time32(_) | DataType::Time64(_) => SqlType::Time,
+        DataType::Timestamp(_, None) => SqlType::Timestamp,
+        DataType::Timestamp(_, Some(_)) => SqlType::Timestamptz,
+        DataType::Interval(_) | DataType::Duration(_) => SqlType::Interval,
+        DataType::List(f)
+        | DataType::LargeList(f)
+        | DataType::FixedSizeList(f, _)
+        | DataType::ListView(f)
+        | DataType::LargeListView(f) => SqlType::Array(Box::new(sql_type(f))),
+        DataType::Struct(fields) => SqlType::Record(
+            fields
+                .iter()
+                .map(|f: &FieldRef| (f.name().clone(), sql_type(f)))
+                .collect(),
+        ),
+        DataType::Dictionary(_, value) => sql_type_of(value),
+        DataType::RunEndEncoded(_, value) => sql_type(value),
+        DataType::Null
+        | DataType::Utf8
+        | DataType::LargeUtf8
+        | DataType::Utf8View
+        | DataType::Map(..)
+        | DataType::Union(..) => SqlType::Text,
+    }
+}
+
+/// PostgreSQL's oid of a type.
+pub fn pg_oid(sql: &SqlType) -> u32 {
+    match sql {
+        SqlType::Bool => 16,
+        SqlType::Bytea => 17,
+        SqlType::Int8 => 20,
+        SqlType::Int2 => 21,
+        SqlType::Int4 => 23,
+        SqlType::Text => 25,
+        SqlType::Json => 114,
+        SqlType::Float4 => 700,
+        SqlType::Float8 => 701,
+        SqlType::Varchar(_) => 1043,
+        SqlType::Date => 1082,
+        SqlType::Time => 1083,
+        SqlType::Timestamp => 1114,
+        SqlType::Timestamptz => 1184,
+        SqlType::Interval => 1186,
+        SqlType::Numeric { .. } => 1700,
+        SqlType::Uuid => 2950,
+        // no client supports anonymous composites: they travel as JSON
+        SqlType::Jsonb | SqlType::Record(_) => 3802,
+        SqlType::Array(of) => pg_array_oid(of),
+    }
+}
+
+fn pg_array_oid(of: &SqlType) -> u32 {
+    match of {
+        SqlType::Bool => 1000,
+        SqlType::Bytea => 1001,
+        SqlType::Int2 => 1005,
+        SqlType::Int4 => 1007,
+        SqlType::Text => 1009,
+        SqlType::Varchar(_) => 1015,
+        SqlType::Int8 => 1016,
+        SqlType::Float4 => 1021,
+        SqlType::Float8 => 1022,
+        SqlType::Timestamp => 1115,
+        SqlType::Date => 1182,
+        SqlType::Time => 1183,
+        SqlType::Timestamptz => 1185,
+        SqlType::Interval => 1187,
+        SqlType::Numeric { .. } => 1231,
+        SqlType::Json => 199,
+        SqlType::Uuid => 2951,
+        // arrays of composites and nested arrays travel as one JSON value
+        SqlType::Jsonb | SqlType::Record(_) | SqlType::Array(_) => 3802,
+    }
+}
+
+/// PostgreSQL's type modifier, -1 for none.
+pub fn pg_typmod(sql: &SqlType) -> i32 {
+    match sql {
+        SqlType::Numeric { precision, scale } => {
+            ((i32::from(*precision) << 16) | (i32::from(*scale) & 0xffff)) + 4
+        }
+        SqlType::Varchar(n) => i32::try_from(*n).map_or(-1, |n| n.saturating_add(4)),
+        _ => -1,
+    }
+}

@@ -1,0 +1,1 @@
+//! SQL functions of weir: one file each, no server state.
