@@ -10,6 +10,7 @@ use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use deltalake::DeltaTable;
 use deltalake::kernel::StructType;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake::protocol::SaveMode;
 use serde_json::Value;
 use tempfile::TempDir;
 use url::Url;
@@ -19,11 +20,13 @@ use crate::stream::head::{Lsn, TableHead, TailBatch};
 use crate::types::LSN;
 
 /// A Delta table that lives as long as the value.
+#[derive(Debug)]
 pub(crate) struct Lake {
     pub(crate) dir: TempDir,
     pub(crate) schema: SchemaRef,
     pub(crate) partition_by: Vec<String>,
     table: DeltaTable,
+    flushed: Lsn,
 }
 
 impl Lake {
@@ -45,12 +48,26 @@ impl Lake {
             schema: Arc::clone(schema),
             partition_by: partition_by.iter().map(|s| (*s).to_owned()).collect(),
             table,
+            flushed: Lsn::default(),
         }
     }
 
     /// Stores rows as one commit.
     pub(crate) async fn append(&mut self, batch: RecordBatch) {
-        self.table = self.table.clone().write(vec![batch]).await.unwrap();
+        self.write(batch, SaveMode::Append).await;
+    }
+
+    /// Stores rows in place of all others.
+    pub(crate) async fn overwrite(&mut self, batch: RecordBatch) {
+        self.write(batch, SaveMode::Overwrite).await;
+    }
+
+    async fn write(&mut self, batch: RecordBatch, mode: SaveMode) {
+        if batch.schema().field(0).name() == LSN && batch.num_rows() > 0 {
+            self.flushed = self.flushed.max(tail_batch(batch.clone()).hi);
+        }
+        let write = self.table.clone().write(vec![batch]);
+        self.table = write.with_save_mode(mode).await.unwrap();
     }
 
     /// The newest version.
@@ -93,7 +110,6 @@ impl Lake {
     pub(crate) fn head(&self, tail: Vec<RecordBatch>) -> Arc<TableHead> {
         let tail: Vec<TailBatch> = tail.into_iter().map(tail_batch).collect();
         let visible = self.schema.fields().iter().filter(|f| f.name() != LSN);
-        let first = tail.first().map_or(i64::MAX, |t| t.lo.0);
         Arc::new(TableHead {
             oid: Oid(16384),
             streaming: true,
@@ -101,7 +117,7 @@ impl Lake {
                 visible.cloned().collect::<Vec<_>>(),
             )),
             lake: self.snapshot(),
-            flushed: Lsn(first - 1),
+            flushed: self.flushed,
             tail,
         })
     }
