@@ -1,6 +1,8 @@
 //! Planning and running queries over one cut: the per-statement context, name resolution per role,
 //! scans, object stores, limits.
 
+pub mod scan;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
