@@ -183,7 +183,8 @@ async fn session_window_is_refused_where_it_has_no_meaning() {
     assert_eq!(refusal(&ctx, rollup).await.kind, Kind::Unsupported);
     let twice = "SELECT count(*) FROM events GROUP BY session_window(ts, INTERVAL '1 hour'), session_window(ts, INTERVAL '2 hour')";
     assert_eq!(refusal(&ctx, twice).await.kind, Kind::Unsupported);
-    let over = "SELECT count(*) FROM events GROUP BY session_window(ts, INTERVAL '1 hour').start";
+    let over =
+        "SELECT count(*) FROM events GROUP BY session_window(ts, INTERVAL '1 hour')['start']";
     assert_eq!(refusal(&ctx, over).await.kind, Kind::Unsupported);
     for gap in ["INTERVAL '0'", "INTERVAL '1 month'", "ts - ts", "NULL"] {
         let sql = format!("SELECT count(*) FROM events GROUP BY session_window(ts, {gap})");
