@@ -1,0 +1,1 @@
+//! The models through training, storage and SQL.
