@@ -11,4 +11,21 @@
     reason = "client tasks of tests are not the server's tasks"
 )]
 
+mod audit;
+mod auth;
+mod bad_input;
+mod cancel;
+mod copy;
+mod data_directory;
+mod demo_figures;
+mod garbage;
+mod lake;
+mod large_results;
+mod privileges;
+mod restart;
 mod tidy;
+mod views;
+mod visibility;
+
+/// The program as its own process.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_weir-under-test");

@@ -73,14 +73,14 @@ fn utf8(raw: &[u8]) -> String {
 
 /// PostgreSQL prints the shortest text that reads back, in scientific form from 1e15 and below 1e-4.
 fn float8(v: f64) -> String {
-    scientific(v, format!("{v:e}"), format!("{v}"), 15)
+    scientific(v, &format!("{v:e}"), format!("{v}"), 15)
 }
 
 fn float4(v: f32) -> String {
-    scientific(f64::from(v), format!("{v:e}"), format!("{v}"), 6)
+    scientific(f64::from(v), &format!("{v:e}"), format!("{v}"), 6)
 }
 
-fn scientific(v: f64, exp_form: String, plain: String, digits: i32) -> String {
+fn scientific(v: f64, exp_form: &str, plain: String, digits: i32) -> String {
     if v.is_nan() {
         return "NaN".to_owned();
     }
