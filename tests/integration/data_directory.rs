@@ -11,7 +11,7 @@ use crate::PROGRAM;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_server_is_refused_clearly() {
     let dir = tempfile::tempdir().unwrap();
-    let first = Spawned::start(Path::new(PROGRAM), dir.path(), None).await;
+    let first = Spawned::start(Path::new(PROGRAM), dir.path()).await;
     let pg = first.connect().await;
     pg.run("CREATE STREAMING TABLE t (a INT)").await;
     pg.run("INSERT INTO t VALUES (1)").await;
@@ -46,10 +46,8 @@ async fn a_second_server_is_refused_clearly() {
     first.stop().await;
 
     // A lock is not left behind, by a clean end or by a kill.
-    Spawned::start(Path::new(PROGRAM), dir.path(), None)
-        .await
-        .kill();
-    let again = Spawned::start(Path::new(PROGRAM), dir.path(), None).await;
+    Spawned::start(Path::new(PROGRAM), dir.path()).await.kill();
+    let again = Spawned::start(Path::new(PROGRAM), dir.path()).await;
     assert_eq!(
         again.connect().await.count("SELECT count(*) FROM t").await,
         2

@@ -16,7 +16,7 @@ const GROWTH: u64 = 100 << 20;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_million_rows_do_not_pile_up() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Spawned::start(Path::new(PROGRAM), dir.path(), None).await;
+    let server = Spawned::start(Path::new(PROGRAM), dir.path()).await;
 
     // The first queries of a process allocate what it keeps.
     let pg = server.connect().await;

@@ -4,16 +4,12 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use datafusion::prelude::SessionContext;
+use deltalake::DeltaTable;
 use url::Url;
 
 /// Rows of `query` over the table at `location`, which the query calls `t`.
 pub async fn query(location: &str, query: &str) -> Vec<RecordBatch> {
-    let url = Url::parse(location)
-        .or_else(|_| Url::from_directory_path(location))
-        .expect("a table's address");
-    let table = deltalake::open_table(url)
-        .await
-        .expect("a valid Delta table");
+    let table = open(location).await;
     let provider = table
         .table_provider()
         .await
@@ -22,6 +18,26 @@ pub async fn query(location: &str, query: &str) -> Vec<RecordBatch> {
     context.register_table("t", provider).expect("registers");
     let frame = context.sql(query).await.expect("plans");
     frame.collect().await.expect("reads")
+}
+
+/// Names of a table's columns.
+pub async fn columns(location: &str) -> Vec<String> {
+    let table = open(location).await;
+    let provider = table
+        .table_provider()
+        .await
+        .expect("a readable Delta table");
+    let schema = provider.schema();
+    schema.fields().iter().map(|f| f.name().clone()).collect()
+}
+
+async fn open(location: &str) -> DeltaTable {
+    let url = Url::parse(location)
+        .or_else(|_| Url::from_directory_path(location))
+        .expect("a table's address");
+    deltalake::open_table(url)
+        .await
+        .expect("a valid Delta table")
 }
 
 /// How many rows the table at `location` holds.

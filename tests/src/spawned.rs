@@ -48,49 +48,56 @@ impl Spawned {
     }
 
     /// Starts the program over `data` and waits until its doors are open. The log goes to
-    /// `server.log` in that directory. `failpoints` is what the `fail` crate reads from `FAILPOINTS`.
-    pub async fn start(program: &Path, data: &Path, failpoints: Option<&str>) -> Self {
-        std::fs::create_dir_all(data).expect("data directory");
-        let mut command = Self::command(program, data);
-        if let Some(points) = failpoints {
-            command.env("FAILPOINTS", points);
-        }
-        Self::launch(command, data).await
+    /// `server.log` in that directory.
+    pub async fn start(program: &Path, data: &Path) -> Self {
+        let started = Self::try_start(program, data, None).await;
+        started.unwrap_or_else(|log| panic!("the server ended before it opened its doors:\n{log}"))
     }
 
-    /// Starts a prepared command and waits until its doors are open.
-    pub async fn launch(mut command: Command, data: &Path) -> Self {
+    /// The same with crash points armed: `failpoints` is what the `fail` crate reads from
+    /// `FAILPOINTS`. A server that ends before its doors are open gives the end of its log.
+    pub async fn try_start(
+        program: &Path,
+        data: &Path,
+        failpoints: Option<&str>,
+    ) -> Result<Self, String> {
+        std::fs::create_dir_all(data).expect("data directory");
         // The file of an earlier run would name dead ports.
         let file = data.join("addresses.json");
         if let Err(e) = std::fs::remove_file(&file) {
             assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "{e}");
         }
+        let log_file = data.join("server.log");
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
-            .open(data.join("server.log"))
-            .expect("server log");
-        let mut child = command
+            .open(&log_file);
+        let log = log.expect("server log");
+        let mut command = Self::command(program, data);
+        if let Some(points) = failpoints {
+            command.env("FAILPOINTS", points);
+        }
+        command
             .stdout(log.try_clone().expect("log handle"))
-            .stderr(log)
-            .spawn()
-            .expect("the program starts");
+            .stderr(log);
+        let mut child = command.spawn().expect("the program starts");
+        let log_end = || {
+            let text = std::fs::read(&log_file).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]);
+            text.into_owned()
+        };
         let end = Instant::now() + START_LIMIT;
         loop {
             if let Some(addresses) = read_addresses(&file) {
-                return Self { child, addresses };
+                return Ok(Self { child, addresses });
             }
-            let gone = child.try_wait().expect("process state");
-            let late = Instant::now() > end;
-            if gone.is_some() || late {
-                if late {
-                    child.kill().expect("kill");
-                }
-                let text = std::fs::read_to_string(data.join("server.log")).unwrap_or_default();
-                panic!(
-                    "the server did not open its doors ({gone:?}); its log ends:\n{}",
-                    tail(&text)
-                );
+            if child.try_wait().expect("process state").is_some() {
+                return Err(log_end());
+            }
+            if Instant::now() > end {
+                child.kill().expect("kill");
+                child.wait().expect("the process ends");
+                panic!("no open doors within {START_LIMIT:?}:\n{}", log_end());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -180,12 +187,4 @@ fn read_addresses(file: &Path) -> Option<Addresses> {
         flight: address("flight")?,
         http: address("http")?,
     })
-}
-
-fn tail(text: &str) -> &str {
-    let mut from = text.len().saturating_sub(4000);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    &text[from..]
 }
