@@ -31,6 +31,7 @@ impl Crowd {
             (1, Door::Copy),
             (2, Door::Http),
             (3, Door::Flight),
+            (4, Door::Plain),
         ] {
             let ledger = Arc::clone(ledger);
             all.spawn(async move {
@@ -57,6 +58,8 @@ enum Door {
     Copy,
     Http,
     Flight,
+    /// `INSERT` into an ordinary table, which does not go through the log.
+    Plain,
 }
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -72,6 +75,7 @@ async fn produce(
         Door::Copy => "copy",
         Door::Http => "http",
         Door::Flight => "flight",
+        Door::Plain => "plain",
     };
     let pg = PgSession::open(at.pg, ADMIN, PASSWORD).await?;
     let mut flight = FlightSession::open(at.flight, ADMIN, PASSWORD).await?;
@@ -85,16 +89,21 @@ async fn produce(
         let request = ledger.send(name, size);
         let sent = async {
             match door {
-                Door::Insert => insert(&pg, name, &request).await,
+                Door::Insert => insert(&pg, "acked", name, &request).await,
                 Door::Copy => copy(&pg, name, &request).await,
                 Door::Http => post(&http, name, &request).await,
                 Door::Flight => put(&mut flight, name, &request).await,
+                Door::Plain => insert(&pg, "plain", name, &request).await,
             }
         };
         tokio::time::timeout(REQUEST_LIMIT, sent)
             .await
             .expect("an answer or a broken connection")?;
         ledger.acknowledge(&request);
+        if matches!(door, Door::Plain) {
+            // Each one is a Delta commit and a file: a few are enough.
+            tokio::time::sleep(Duration::from_millis(80)).await;
+        }
     }
 }
 
@@ -109,8 +118,8 @@ fn told(rows: u64, request: &Request) -> Result<(), Fault> {
     Ok(())
 }
 
-async fn insert(pg: &PgSession, name: &str, request: &Request) -> Result<(), Fault> {
-    let mut sql = "INSERT INTO acked VALUES ".to_owned();
+async fn insert(pg: &PgSession, table: &str, name: &str, request: &Request) -> Result<(), Fault> {
+    let mut sql = format!("INSERT INTO {table} VALUES ");
     for seq in request.rows.clone() {
         let comma = if seq == request.rows.start { "" } else { ", " };
         write!(sql, "{comma}('{name}', {seq}, '{}')", filler(seq))?;
