@@ -18,12 +18,14 @@ mod cancel;
 mod copy;
 mod data_directory;
 mod demo_figures;
+mod flight;
 mod garbage;
 mod lake;
 mod large_results;
 mod privileges;
 mod restart;
 mod tidy;
+mod tls;
 mod views;
 mod visibility;
 

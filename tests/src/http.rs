@@ -35,6 +35,7 @@ impl HttpSession {
     /// Calls with Basic authentication.
     pub fn new(addr: SocketAddr, user: &str, password: &str) -> Self {
         let client = Client::builder()
+            .no_proxy()
             .timeout(Duration::from_secs(30))
             .connect_timeout(Duration::from_secs(10))
             .build()
