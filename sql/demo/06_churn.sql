@@ -38,7 +38,7 @@ FROM telco;
 CREATE VIEW churn_holdout AS
 SELECT * FROM telco_features WHERE row_id % 5 = 0;
 
-CREATE MODEL churn TYPE logistic_regression WITH (target = 'churned', seed = 7) AS
+CREATE MODEL churn TYPE logistic_regression WITH (target = 'churned', seed = 7, test_fraction = 0) AS
 SELECT churned,
        senior_citizen, partner, dependents, tenure, phone_service, multiple_lines, internet_service,
        online_security, online_backup, device_protection, tech_support, streaming_tv, streaming_movies,

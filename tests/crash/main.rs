@@ -39,8 +39,12 @@ const KILLS: usize = 25;
 /// An armed crash point must be reached by then.
 const REACH_LIMIT: Duration = Duration::from_secs(20);
 
+/// Segments so small that the log goes on to the next one many times in a test.
+const SMALL_SEGMENTS: (&str, &str) = ("WEIR__STREAM__SEGMENT_BYTES", "262144");
+
 async fn start(dir: &TempDir) -> Spawned {
-    Spawned::start(Path::new(PROGRAM), dir.path()).await
+    let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), &[SMALL_SEGMENTS]).await;
+    started.unwrap_or_else(|log| panic!("the server ended before it opened its doors:\n{log}"))
 }
 
 async fn set_up(server: &Spawned) {
@@ -173,8 +177,9 @@ async fn acknowledged_rows_survive_every_crash_point() {
                 0 => format!("{point}=return"),
                 n => format!("{point}={n}*off->return"),
             };
+            let armed = [SMALL_SEGMENTS, ("FAILPOINTS", armed.as_str())];
             // A point on the way up ends the server before its doors are open; that is a death too.
-            let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), Some(&armed)).await;
+            let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), &armed).await;
             if let Ok(mut doomed) = started {
                 let crowd = Crowd::start(doomed.addresses(), &ledger, rng.random());
                 let end = Instant::now() + REACH_LIMIT;

@@ -150,7 +150,7 @@ async fn the_churn_model_ranks_well() {
     assert_eq!(pg.copy_in(copy, csv.as_bytes()).await.unwrap(), 7_043);
     pg.run(rest).await;
     assert_eq!(pg.count("SELECT count(*) FROM churn_scores").await, 1_408);
-    let auc = "SELECT value FROM ml_evaluate('churn', 'churn_holdout') WHERE metric = 'roc_auc'";
+    let auc = "SELECT auc FROM ml_evaluate('churn', 'churn_holdout')";
     let auc: f64 = pg.value(auc).await.parse().unwrap();
     assert!(auc >= 0.83, "AUC {auc}");
 

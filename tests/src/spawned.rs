@@ -50,16 +50,16 @@ impl Spawned {
     /// Starts the program over `data` and waits until its doors are open. The log goes to
     /// `server.log` in that directory.
     pub async fn start(program: &Path, data: &Path) -> Self {
-        let started = Self::try_start(program, data, None).await;
+        let started = Self::try_start(program, data, &[]).await;
         started.unwrap_or_else(|log| panic!("the server ended before it opened its doors:\n{log}"))
     }
 
-    /// The same with crash points armed: `failpoints` is what the `fail` crate reads from
-    /// `FAILPOINTS`. A server that ends before its doors are open gives the end of its log.
+    /// The same with something in the environment: settings (`WEIR__…`) or crash points
+    /// (`FAILPOINTS`). A server that ends before its doors are open gives the end of its log.
     pub async fn try_start(
         program: &Path,
         data: &Path,
-        failpoints: Option<&str>,
+        environment: &[(&str, &str)],
     ) -> Result<Self, String> {
         std::fs::create_dir_all(data).expect("data directory");
         // The file of an earlier run would name dead ports.
@@ -74,9 +74,7 @@ impl Spawned {
             .open(&log_file);
         let log = log.expect("server log");
         let mut command = Self::command(program, data);
-        if let Some(points) = failpoints {
-            command.env("FAILPOINTS", points);
-        }
+        command.envs(environment.iter().copied());
         command
             .stdout(log.try_clone().expect("log handle"))
             .stderr(log);

@@ -4,5 +4,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    server::cli::main()
+    // Reads FAILPOINTS; they stay armed as long as it lives.
+    let armed = fail::FailScenario::setup();
+    let code = server::cli::main();
+    armed.teardown();
+    code
 }
