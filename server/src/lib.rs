@@ -30,5 +30,6 @@ pub mod protocol;
 pub mod session;
 pub mod stream;
 pub mod system;
+pub mod tasks;
 pub mod types;
 pub mod views;
