@@ -1,1 +1,10 @@
 //! Bytes ↔ session calls: Postgres, Flight SQL, HTTP. Nothing here knows SQL or tables.
+
+mod arrow_stream;
+pub mod backend;
+pub mod calls;
+pub mod credentials;
+pub mod flight;
+pub mod http;
+mod listen;
+mod plain;

@@ -1,0 +1,85 @@
+//! What a door asks of a session, as a trait: doors can be tested over canned answers.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use async_trait::async_trait;
+use datafusion::common::ScalarValue;
+
+use crate::dialect::Statement;
+use crate::error::Result;
+use crate::exec::Outcome;
+use crate::session::{Description, Session, TransactionStatus};
+
+/// The calls of [`Session`] that doors use; each forwards to the method of the same name, where the
+/// contract stands.
+#[async_trait]
+pub trait SessionCalls: Send + Sync {
+    /// Splits and parses a text.
+    fn parse(&self, sql: &str) -> Result<Vec<Arc<Statement>>>;
+    /// Parameter and result types.
+    async fn describe(
+        &self,
+        statement: &Arc<Statement>,
+        hints: &[Option<DataType>],
+    ) -> Result<Description>;
+    /// Runs one statement.
+    async fn execute(
+        &self,
+        statement: &Arc<Statement>,
+        params: Vec<ScalarValue>,
+    ) -> Result<Outcome>;
+    /// Where the transaction stands.
+    fn transaction_status(&self) -> TransactionStatus;
+    /// A setting's value.
+    fn setting(&self, name: &str) -> Option<String>;
+    /// Sets a setting.
+    fn set(&self, name: &str, value: &str) -> Result<()>;
+    /// Settings to report that changed since the last call.
+    fn take_reported_changes(&self) -> Vec<(String, String)>;
+    /// Cancels the running statement.
+    fn cancel_running(&self);
+}
+
+#[async_trait]
+impl SessionCalls for Session {
+    fn parse(&self, sql: &str) -> Result<Vec<Arc<Statement>>> {
+        self.parse(sql)
+    }
+
+    async fn describe(
+        &self,
+        statement: &Arc<Statement>,
+        hints: &[Option<DataType>],
+    ) -> Result<Description> {
+        self.describe(statement, hints).await
+    }
+
+    async fn execute(
+        &self,
+        statement: &Arc<Statement>,
+        params: Vec<ScalarValue>,
+    ) -> Result<Outcome> {
+        self.execute(statement, params).await
+    }
+
+    fn transaction_status(&self) -> TransactionStatus {
+        self.transaction_status()
+    }
+
+    fn setting(&self, name: &str) -> Option<String> {
+        self.setting(name)
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<()> {
+        self.set(name, value)
+    }
+
+    fn take_reported_changes(&self) -> Vec<(String, String)> {
+        self.take_reported_changes()
+    }
+
+    fn cancel_running(&self) {
+        self.cancel_running();
+    }
+}
