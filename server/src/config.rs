@@ -1,19 +1,34 @@
 //! Settings: built-in < file < environment `WEIR__A__B` < flag; an unknown key is an error. The only
 //! place that reads the environment.
+//!
+//! [`Config`] is the typed result and travels by value; `keys` lists every setting once (name,
+//! meaning, how its text is read and shown); `layers` applies the sources in order.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+mod keys;
+mod layers;
+mod values;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::error::{Error, Result, SqlState};
+
+pub use keys::reference;
+pub use layers::{Layers, environment};
+
+/// The superuser's password in [`Config::for_test`].
+pub const TEST_PASSWORD: &str = "weir-test-password";
+
 /// Everything the server can be told at start.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Data directory: WAL, embedded catalog, `addresses.json`.
     pub data: PathBuf,
     /// Root URL of Delta tables; default `DIR/warehouse`.
     pub warehouse: Option<String>,
-    /// Catalog URL (`postgres://…`); default SQLite in `data`.
-    pub catalog: Option<String>,
+    /// Catalog URL (`postgres://…`); default SQLite in `data`. It may hold a password.
+    pub catalog: Option<Secret>,
     /// PostgreSQL address.
     pub pg_addr: SocketAddr,
     /// Flight SQL address.
@@ -26,25 +41,44 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// Password of the superuser `weir`; generated and printed once when there is none.
     pub admin_password: Option<Secret>,
+    /// How long a Flight bearer token is good after its last use.
+    pub token_lifetime: Duration,
     /// Default time between flushes of a streaming table.
     pub flush_interval: Duration,
     /// Bytes all tails may hold together before writers wait.
     pub tail_bytes: usize,
     /// Bytes queries may hold together.
     pub query_memory: usize,
-    /// Largest request body and COPY line, in bytes.
+    /// Largest request body and COPY line, in bytes, also after decompression.
     pub max_body: usize,
+    /// Largest Flight message, in bytes.
+    pub max_message: usize,
+    /// Connections each door takes at a time; more wait or are refused.
+    pub max_connections: usize,
     /// How long shutdown waits for statements to end.
     pub grace: Duration,
+    /// Which events are logged, in `tracing` filter syntax.
+    pub log: String,
+    /// How events are logged.
+    pub log_format: LogFormat,
 }
 
 /// Where the certificate chain and key are, PEM.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsConfig {
     /// Certificate chain file.
     pub cert: PathBuf,
     /// Private key file.
     pub key: PathBuf,
+}
+
+/// How log events are written to standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
 }
 
 /// A text that never shows in logs.
@@ -56,3 +90,83 @@ impl std::fmt::Debug for Secret {
         f.write_str("***")
     }
 }
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("./weir-data"),
+            warehouse: None,
+            catalog: None,
+            pg_addr: loopback(5433),
+            flight_addr: loopback(50051),
+            http_addr: loopback(8080),
+            insecure: false,
+            tls: None,
+            admin_password: None,
+            token_lifetime: Duration::from_secs(12 * 60 * 60),
+            flush_interval: Duration::from_secs(5),
+            tail_bytes: 256 << 20,
+            query_memory: 1 << 30,
+            max_body: 64 << 20,
+            max_message: 64 << 20,
+            max_connections: 1000,
+            grace: Duration::from_secs(20),
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+impl Config {
+    /// A server for a test: ports the system chooses, short deadlines, superuser password
+    /// [`TEST_PASSWORD`], everything under `dir`.
+    pub fn for_test(dir: &Path) -> Self {
+        Self {
+            data: dir.to_owned(),
+            pg_addr: loopback(0),
+            flight_addr: loopback(0),
+            http_addr: loopback(0),
+            admin_password: Some(Secret(TEST_PASSWORD.to_owned())),
+            flush_interval: Duration::from_millis(200),
+            tail_bytes: 64 << 20,
+            query_memory: 256 << 20,
+            grace: Duration::from_secs(5),
+            ..Self::default()
+        }
+    }
+
+    /// Where the bound addresses are written.
+    pub fn addresses_file(&self) -> PathBuf {
+        self.data.join("addresses.json")
+    }
+
+    /// Refuses combinations that no server may start with.
+    pub fn check(&self) -> Result<()> {
+        let open = [
+            ("pg.addr", self.pg_addr),
+            ("flight.addr", self.flight_addr),
+            ("http.addr", self.http_addr),
+        ];
+        for (key, addr) in open {
+            if !addr.ip().is_loopback() && self.tls.is_none() && !self.insecure {
+                return Err(invalid(format!(
+                    "setting \"{key}\" is {addr}, beyond loopback, and there is no TLS"
+                ))
+                .with_hint("set tls.cert and tls.key, or pass --insecure"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// A refusal of a setting.
+fn invalid(message: impl Into<String>) -> Error {
+    Error::refused(SqlState::CONFIG_FILE_ERROR, message)
+}
+
+#[cfg(test)]
+mod tests;

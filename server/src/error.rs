@@ -22,6 +22,7 @@ impl SqlState {
     pub const DATA_EXCEPTION: Self = Self("22000");
     pub const NUMERIC_VALUE_OUT_OF_RANGE: Self = Self("22003");
     pub const DIVISION_BY_ZERO: Self = Self("22012");
+    pub const CHARACTER_NOT_IN_REPERTOIRE: Self = Self("22021");
     pub const INVALID_PARAMETER_VALUE: Self = Self("22023");
     pub const INVALID_TEXT_REPRESENTATION: Self = Self("22P02");
     pub const INVALID_DATETIME_FORMAT: Self = Self("22007");
@@ -69,8 +70,55 @@ impl SqlState {
     pub const CANNOT_CONNECT_NOW: Self = Self("57P03");
     pub const IO_ERROR: Self = Self("58030");
     pub const PROTOCOL_VIOLATION: Self = Self("08P01");
+    pub const CONFIG_FILE_ERROR: Self = Self("F0000");
     pub const INTERNAL_ERROR: Self = Self("XX000");
     pub const DATA_CORRUPTED: Self = Self("XX001");
+}
+
+/// The wires that have their own codes; their doors ask here and nowhere else.
+impl SqlState {
+    /// The HTTP status of an error with this code.
+    pub fn http_status(self) -> u16 {
+        match self.0 {
+            "42501" => 403,
+            "42P01" | "3F000" | "3D000" | "42704" | "26000" | "34000" => 404,
+            "40001" | "42P07" | "42P06" | "42710" | "2BP01" | "55000" | "55006" => 409,
+            "54000" => 413,
+            "53400" => 429,
+            "53100" => 507,
+            "57014" => 504,
+            code => match &code[..2] {
+                "28" => 401,
+                "53" | "57" => 503,
+                "58" | "XX" | "F0" => 500,
+                _ => 400,
+            },
+        }
+    }
+
+    /// The gRPC code of an error with this code.
+    pub fn grpc_code(self) -> tonic::Code {
+        use tonic::Code;
+        match self.0 {
+            "42501" => Code::PermissionDenied,
+            "42P01" | "3F000" | "3D000" | "42704" | "26000" | "34000" => Code::NotFound,
+            "42P07" | "42P06" | "42710" => Code::AlreadyExists,
+            "40001" => Code::Aborted,
+            "2BP01" => Code::FailedPrecondition,
+            "54000" => Code::ResourceExhausted,
+            "57014" => Code::Cancelled,
+            "XX001" => Code::DataLoss,
+            code => match &code[..2] {
+                "0A" => Code::Unimplemented,
+                "28" => Code::Unauthenticated,
+                "25" | "55" => Code::FailedPrecondition,
+                "53" => Code::ResourceExhausted,
+                "57" => Code::Unavailable,
+                "58" | "XX" | "F0" => Code::Internal,
+                _ => Code::InvalidArgument,
+            },
+        }
+    }
 }
 
 /// A refusal with everything a client may show.

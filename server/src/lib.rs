@@ -4,7 +4,8 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`cli`], [`demo`] | the program's commands |
+//! | [`cli`] | the program's commands |
+//! | [`server`] | start and stop: the database and its doors |
 //! | [`protocol`] | bytes ↔ session calls: Postgres, Flight SQL, HTTP; nothing else |
 //! | [`session`] | one connection: role, settings, transaction, prepared statements, cancel |
 //! | [`exec`] | a statement's effect, one file per statement |
@@ -16,8 +17,9 @@
 //! | [`engine`] | planning and running queries over one cut |
 //! | [`stream`] | the log: WAL, tail, head, committers, recovery |
 //! | [`lake`] | Delta tables as files |
-//! | [`types`], [`error`], [`config`], [`tasks`] | shared ground |
+//! | [`types`], [`error`], [`config`], [`tasks`], [`tls`], [`logging`], [`metrics`] | shared ground |
 
+pub mod cli;
 pub mod config;
 pub mod dialect;
 pub mod engine;
@@ -25,11 +27,15 @@ pub mod error;
 pub mod exec;
 pub mod governance;
 pub mod lake;
+pub mod logging;
+pub mod metrics;
 pub mod ml;
 pub mod protocol;
+pub mod server;
 pub mod session;
 pub mod stream;
 pub mod system;
 pub mod tasks;
+pub mod tls;
 pub mod types;
 pub mod views;

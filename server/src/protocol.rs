@@ -1,4 +1,10 @@
 //! Bytes ↔ session calls: Postgres, Flight SQL, HTTP. Nothing here knows SQL or tables.
 
+pub mod backend;
 pub mod calls;
+pub mod credentials;
+pub mod flight;
+pub mod http;
+mod listen;
 pub mod pg;
+mod plain;

@@ -139,7 +139,7 @@ impl Tasks {
 }
 
 /// Runs a future; a panic is logged with the task's name before it goes on to the join handle.
-async fn logging_panics<F: Future>(name: &'static str, future: F) -> F::Output {
+pub(crate) async fn logging_panics<F: Future>(name: &'static str, future: F) -> F::Output {
     match AssertUnwindSafe(future).catch_unwind().await {
         Ok(output) => output,
         Err(payload) => {

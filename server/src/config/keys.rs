@@ -1,0 +1,221 @@
+//! Every setting, once: its key, its meaning, how its text is read and shown.
+
+use std::path::PathBuf;
+
+use super::values::{address, bytes, count, duration, show_bytes, show_duration, switch};
+use super::{Config, LogFormat, Secret, TlsConfig};
+
+/// One setting.
+pub(super) struct Key {
+    /// Dotted name: `pg.addr` is `addr` under `[pg]` in the file and `WEIR__PG__ADDR` in the
+    /// environment.
+    pub(super) name: &'static str,
+    /// What it does.
+    pub(super) about: &'static str,
+    /// Reads a text into the configuration; the error says what was expected.
+    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+    /// The value as `set` reads it; `None` when it is not set.
+    pub(super) get: fn(&Config) -> Option<String>,
+    /// Its value is never shown.
+    pub(super) secret: bool,
+}
+
+/// All settings, in the order they are printed.
+pub(super) const KEYS: &[Key] = &[
+    Key {
+        name: "data",
+        about: "data directory: log, embedded catalog, addresses.json",
+        set: |c, t| {
+            c.data = PathBuf::from(t);
+            Ok(())
+        },
+        get: |c| Some(c.data.display().to_string()),
+        secret: false,
+    },
+    Key {
+        name: "warehouse",
+        about: "root URL of Delta tables; default: the directory warehouse in data",
+        set: |c, t| {
+            c.warehouse = Some(t.to_owned());
+            Ok(())
+        },
+        get: |c| c.warehouse.clone(),
+        secret: false,
+    },
+    Key {
+        name: "catalog",
+        about: "catalog URL (postgres://…); default: SQLite in data",
+        set: |c, t| {
+            c.catalog = Some(Secret(t.to_owned()));
+            Ok(())
+        },
+        get: |c| c.catalog.as_ref().map(|s| s.0.clone()),
+        secret: true,
+    },
+    Key {
+        name: "insecure",
+        about: "allow addresses beyond loopback without TLS",
+        set: |c, t| switch(t).map(|v| c.insecure = v),
+        get: |c| Some(c.insecure.to_string()),
+        secret: false,
+    },
+    Key {
+        name: "grace",
+        about: "how long shutdown waits for statements to end",
+        set: |c, t| duration(t).map(|v| c.grace = v),
+        get: |c| Some(show_duration(c.grace)),
+        secret: false,
+    },
+    Key {
+        name: "log",
+        about: "which events are logged: a level, or target=level pairs",
+        set: |c, t| {
+            t.parse::<tracing_subscriber::filter::EnvFilter>()
+                .map_err(|e| format!("is no log filter: {e}"))?;
+            c.log = t.to_owned();
+            Ok(())
+        },
+        get: |c| Some(c.log.clone()),
+        secret: false,
+    },
+    Key {
+        name: "log_format",
+        about: "text or json",
+        set: |c, t| {
+            c.log_format = match t {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => return Err("expected text or json".to_owned()),
+            };
+            Ok(())
+        },
+        get: |c| {
+            let text = match c.log_format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            };
+            Some(text.to_owned())
+        },
+        secret: false,
+    },
+    Key {
+        name: "pg.addr",
+        about: "address of the PostgreSQL door; port 0 lets the system choose",
+        set: |c, t| address(t).map(|v| c.pg_addr = v),
+        get: |c| Some(c.pg_addr.to_string()),
+        secret: false,
+    },
+    Key {
+        name: "flight.addr",
+        about: "address of the Flight SQL door",
+        set: |c, t| address(t).map(|v| c.flight_addr = v),
+        get: |c| Some(c.flight_addr.to_string()),
+        secret: false,
+    },
+    Key {
+        name: "http.addr",
+        about: "address of the HTTP door",
+        set: |c, t| address(t).map(|v| c.http_addr = v),
+        get: |c| Some(c.http_addr.to_string()),
+        secret: false,
+    },
+    Key {
+        name: "tls.cert",
+        about: "certificate chain file (PEM) for all doors",
+        set: |c, t| {
+            tls(c).cert = PathBuf::from(t);
+            Ok(())
+        },
+        get: |c| c.tls.as_ref().map(|t| t.cert.display().to_string()),
+        secret: false,
+    },
+    Key {
+        name: "tls.key",
+        about: "private key file (PEM)",
+        set: |c, t| {
+            tls(c).key = PathBuf::from(t);
+            Ok(())
+        },
+        get: |c| c.tls.as_ref().map(|t| t.key.display().to_string()),
+        secret: false,
+    },
+    Key {
+        name: "auth.admin_password",
+        about: "password of the superuser weir; generated and printed once if there is none",
+        set: |c, t| {
+            if t.is_empty() {
+                return Err("must not be empty".to_owned());
+            }
+            c.admin_password = Some(Secret(t.to_owned()));
+            Ok(())
+        },
+        get: |c| c.admin_password.as_ref().map(|s| s.0.clone()),
+        secret: true,
+    },
+    Key {
+        name: "auth.token_lifetime",
+        about: "how long a bearer token is good after its last use",
+        set: |c, t| duration(t).map(|v| c.token_lifetime = v),
+        get: |c| Some(show_duration(c.token_lifetime)),
+        secret: false,
+    },
+    Key {
+        name: "stream.flush_interval",
+        about: "time between flushes of a streaming table that has no own setting",
+        set: |c, t| duration(t).map(|v| c.flush_interval = v),
+        get: |c| Some(show_duration(c.flush_interval)),
+        secret: false,
+    },
+    Key {
+        name: "stream.tail_bytes",
+        about: "bytes that rows not yet flushed may hold before writers wait",
+        set: |c, t| bytes(t).map(|v| c.tail_bytes = v),
+        get: |c| Some(show_bytes(c.tail_bytes)),
+        secret: false,
+    },
+    Key {
+        name: "limits.query_memory",
+        about: "bytes that running queries may hold together before they spill or fail",
+        set: |c, t| bytes(t).map(|v| c.query_memory = v),
+        get: |c| Some(show_bytes(c.query_memory)),
+        secret: false,
+    },
+    Key {
+        name: "limits.body",
+        about: "largest HTTP body (also once decompressed) and COPY line",
+        set: |c, t| bytes(t).map(|v| c.max_body = v),
+        get: |c| Some(show_bytes(c.max_body)),
+        secret: false,
+    },
+    Key {
+        name: "limits.message",
+        about: "largest Flight message",
+        set: |c, t| bytes(t).map(|v| c.max_message = v),
+        get: |c| Some(show_bytes(c.max_message)),
+        secret: false,
+    },
+    Key {
+        name: "limits.connections",
+        about: "connections each door takes at a time",
+        set: |c, t| count(t).map(|v| c.max_connections = v),
+        get: |c| Some(c.max_connections.to_string()),
+        secret: false,
+    },
+];
+
+/// One line per setting: the key and what it does.
+pub fn reference() -> String {
+    let mut out = String::new();
+    for key in KEYS {
+        out.push_str(&format!("{:<24}{}\n", key.name, key.about));
+    }
+    out
+}
+
+/// The TLS part, made when its first half arrives; `layers` checks that both halves did.
+fn tls(config: &mut Config) -> &mut TlsConfig {
+    config.tls.get_or_insert_with(|| TlsConfig {
+        cert: PathBuf::new(),
+        key: PathBuf::new(),
+    })
+}

@@ -1,0 +1,77 @@
+//! What the Flight and HTTP doors ask of the database, as traits: a door can be tested over canned
+//! answers. No behaviour lies here.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+
+use super::calls::SessionCalls;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::session::{Door, Receipt, Session};
+
+/// The database behind a door.
+pub trait Backend: Send + Sync {
+    /// The SCRAM verifier of a role that may log in by password; `None` for any other name.
+    fn verifier(&self, role: &str) -> Option<String>;
+
+    /// Opens a session for an authenticated role.
+    fn open(&self, role: &str, door: Door) -> Result<Arc<dyn DataCalls>>;
+}
+
+/// A session of a door that also takes whole batches. Contracts stand at [`Session`].
+#[async_trait]
+pub trait DataCalls: SessionCalls {
+    /// Stores rows; durable and visible on return.
+    async fn ingest(
+        &self,
+        schema: &str,
+        table: &str,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Receipt>;
+
+    /// Columns that [`DataCalls::ingest`] takes for that table.
+    async fn ingest_schema(&self, schema: &str, table: &str) -> Result<SchemaRef>;
+}
+
+/// The real database.
+#[derive(Debug)]
+pub struct EngineBackend(Arc<Engine>);
+
+impl EngineBackend {
+    /// Over an open database.
+    pub fn new(engine: Arc<Engine>) -> Self {
+        Self(engine)
+    }
+}
+
+impl Backend for EngineBackend {
+    fn verifier(&self, role: &str) -> Option<String> {
+        let catalog = self.0.catalog();
+        let role = catalog.role(role).filter(|r| r.login)?;
+        role.scram_verifier.clone()
+    }
+
+    fn open(&self, role: &str, door: Door) -> Result<Arc<dyn DataCalls>> {
+        let session = Session::open(&self.0, role, door)?;
+        Ok(session)
+    }
+}
+
+#[async_trait]
+impl DataCalls for Session {
+    async fn ingest(
+        &self,
+        schema: &str,
+        table: &str,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Receipt> {
+        self.ingest(schema, table, batches).await
+    }
+
+    async fn ingest_schema(&self, schema: &str, table: &str) -> Result<SchemaRef> {
+        self.ingest_schema(schema, table).await
+    }
+}

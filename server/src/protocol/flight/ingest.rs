@@ -1,0 +1,262 @@
+//! Rows by `DoPut`: batches go to the log as they come, several at a time.
+//!
+//! While a group of batches is being made durable the next is received and decoded. What waits is
+//! bounded; beyond it the client's stream is not read, and HTTP/2 flow control holds the client.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::datatypes::Schema;
+use arrow::record_batch::RecordBatch;
+use arrow_flight::PutResult;
+use arrow_flight::sql::{
+    CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
+};
+use futures::stream::FuturesOrdered;
+use futures::{StreamExt, stream};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::Answers;
+use super::query::{only_statement, refuse_transaction, update};
+use super::status::{malformed, status};
+use crate::error::{Error, Result, SqlState};
+use crate::protocol::arrow_stream::Batches;
+use crate::protocol::backend::DataCalls;
+use crate::protocol::credentials::Caller;
+use crate::session::Receipt;
+use crate::tasks::{self, AbortOnDrop};
+use crate::{metrics, types};
+
+/// Groups being made durable at a time.
+const IN_FLIGHT: usize = 3;
+/// Bytes that may wait for a free place before reading stops.
+const WAITING_BYTES: usize = 32 << 20;
+
+/// What is durable so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Progress {
+    accepted: u64,
+    token: Option<String>,
+}
+
+impl Progress {
+    fn put_result(&self) -> PutResult {
+        let text = json!({
+            "accepted": self.accepted, "rejected": 0, "duplicate": 0, "token": self.token,
+        });
+        PutResult {
+            app_metadata: text.to_string().into(),
+        }
+    }
+}
+
+/// `DoPut` to `[schema, table]`. Answers carry the running totals and the newest token; each is sent
+/// when its rows are durable and visible. Rows acknowledged before an error stay.
+pub(super) async fn to_path(
+    caller: Caller,
+    path: &[String],
+    batches: Batches,
+) -> Result<Answers<PutResult>> {
+    let [schema, table] = path else {
+        return Err(malformed("a path is [schema, table]"));
+    };
+    // refuses what may not be written before any data is read
+    caller.session.ingest_schema(schema, table).await?;
+    let target = Target {
+        session: caller.session,
+        schema: schema.clone(),
+        table: table.clone(),
+    };
+    let (progress, seen) = watch::channel(Progress::default());
+    let work = tasks::spawn("flight-ingest", async move {
+        store(&target, batches, |p| {
+            progress.send_replace(p.clone());
+        })
+        .await
+    });
+    Ok(acknowledgements(seen, AbortOnDrop::new(work)))
+}
+
+/// `CommandStatementIngest`: into an existing table, or into one made after the stream's schema. The
+/// number of rows stored.
+pub(super) async fn to_table(
+    caller: Caller,
+    command: CommandStatementIngest,
+    mut batches: Batches,
+) -> Result<i64> {
+    refuse_transaction(command.transaction_id.as_ref())?;
+    if command.temporary {
+        return Err(Error::unsupported(
+            "temporary tables are not supported",
+            "ingest into an ordinary or streaming table",
+        ));
+    }
+    if let Some(name) = command.options.keys().next() {
+        return Err(Error::unsupported(
+            format!("ingest option \"{name}\" is not supported"),
+            "leave it out",
+        ));
+    }
+    if let Some(catalog) = command.catalog.as_deref().filter(|c| *c != "weir") {
+        return Err(Error::refused(
+            SqlState::INVALID_CATALOG_NAME,
+            format!("database \"{catalog}\" does not exist"),
+        ));
+    }
+    let target = Target {
+        session: caller.session,
+        schema: command.schema.unwrap_or_else(|| "public".to_owned()),
+        table: command.table,
+    };
+    let options = command.table_definition_options.unwrap_or_default();
+    make_table_as_told(&target, options, &mut batches).await?;
+    let progress = store(&target, batches, |_| {}).await?;
+    Ok(i64::try_from(progress.accepted).unwrap_or(i64::MAX))
+}
+
+struct Target {
+    session: Arc<dyn DataCalls>,
+    schema: String,
+    table: String,
+}
+
+impl Target {
+    /// One call of the session, in a task of its own: several run on several cores, and one that
+    /// started is not cut off in its middle.
+    fn ingest(&self, batches: Vec<RecordBatch>) -> JoinHandle<Result<Receipt>> {
+        let session = Arc::clone(&self.session);
+        let (schema, table) = (self.schema.clone(), self.table.clone());
+        tasks::spawn("ingest", async move {
+            let started = Instant::now();
+            let receipt = session.ingest(&schema, &table, batches).await?;
+            metrics::ingested("flight", receipt.accepted, started.elapsed());
+            Ok(receipt)
+        })
+    }
+}
+
+/// Stores all batches; `durable` hears of each step, in order.
+async fn store(
+    target: &Target,
+    mut batches: Batches,
+    mut durable: impl FnMut(&Progress),
+) -> Result<Progress> {
+    let mut progress = Progress::default();
+    let mut running = FuturesOrdered::new();
+    let mut waiting = VecDeque::new();
+    let mut waiting_bytes = 0;
+    let mut more = true;
+    while more || !waiting.is_empty() || !running.is_empty() {
+        if running.len() < IN_FLIGHT && !waiting.is_empty() {
+            running.push_back(target.ingest(waiting.drain(..).collect()));
+            waiting_bytes = 0;
+        }
+        tokio::select! {
+            biased;
+            Some(ended) = running.next(), if !running.is_empty() => {
+                let receipt = ended
+                    .map_err(|e| Error::Internal(format!("ingest task failed: {e}")))??;
+                progress.accepted += receipt.accepted;
+                progress.token = Some(receipt.token);
+                durable(&progress);
+            }
+            next = batches.next(), if more && waiting_bytes < WAITING_BYTES => match next? {
+                Some(batch) if batch.num_rows() > 0 => {
+                    waiting_bytes += batch.get_array_memory_size();
+                    waiting.push_back(batch);
+                }
+                Some(_) => {}
+                None => more = false,
+            },
+        }
+    }
+    Ok(progress)
+}
+
+/// The newest totals whenever the client is ready for them: a client that reads answers only at the
+/// end makes nobody wait and costs no memory.
+fn acknowledgements(
+    seen: watch::Receiver<Progress>,
+    work: AbortOnDrop<Result<Progress>>,
+) -> Answers<PutResult> {
+    let steps = stream::unfold(Some((work, Progress::default())), move |state| {
+        let mut seen = seen.clone();
+        async move {
+            let (work, sent) = state?;
+            // the receiver is cloned per step, so what was sent is compared and not marked
+            let news = seen.wait_for(|p| *p != sent).await.map(|p| p.clone());
+            if let Ok(progress) = news {
+                return Some((Ok(progress.put_result()), Some((work, progress))));
+            }
+            let end = work
+                .await
+                .unwrap_or_else(|e| Err(Error::Internal(format!("ingest task failed: {e}"))));
+            match end {
+                Ok(progress) if progress == sent && sent.token.is_some() => None,
+                Ok(progress) => Some((Ok(progress.put_result()), None)),
+                Err(e) => Some((Err(status(&e)), None)),
+            }
+        }
+    });
+    Box::pin(steps)
+}
+
+async fn make_table_as_told(
+    target: &Target,
+    options: TableDefinitionOptions,
+    batches: &mut Batches,
+) -> Result<()> {
+    let Target {
+        session,
+        schema,
+        table,
+    } = target;
+    match session.ingest_schema(schema, table).await {
+        Ok(_) => match options.if_exists() {
+            TableExistsOption::Append => Ok(()),
+            TableExistsOption::Replace => Err(Error::unsupported(
+                "replacing a table by ingest is not supported",
+                "drop the table first, or append",
+            )),
+            TableExistsOption::Fail | TableExistsOption::Unspecified => Err(Error::refused(
+                SqlState::DUPLICATE_TABLE,
+                format!("relation \"{table}\" already exists"),
+            )),
+        },
+        Err(e) if e.state() == SqlState::UNDEFINED_TABLE => match options.if_not_exist() {
+            TableNotExistOption::Create => {
+                let columns = batches
+                    .schema()
+                    .await?
+                    .ok_or_else(|| malformed("the stream has no schema to make a table after"))?;
+                let sql = create_table(schema, table, &columns);
+                let statement = only_statement(&**session, &sql)?;
+                update(&**session, &statement, Vec::new()).await.map(drop)
+            }
+            TableNotExistOption::Fail | TableNotExistOption::Unspecified => Err(e),
+        },
+        Err(e) => Err(e),
+    }
+}
+
+fn create_table(schema: &str, table: &str, columns: &Schema) -> String {
+    let columns: Vec<String> = columns
+        .fields()
+        .iter()
+        .map(|f| format!("{} {}", quoted(f.name()), types::sql_type(f)))
+        .collect();
+    format!(
+        "CREATE TABLE {}.{} ({})",
+        quoted(schema),
+        quoted(table),
+        columns.join(", ")
+    )
+}
+
+/// A name as an SQL identifier.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
