@@ -16,7 +16,7 @@ use super::connection::Connection;
 use super::message::Body;
 use super::wire::{Broken, Wire};
 use super::{Authenticator, Options, auth, reply};
-use crate::error::{Error, SqlState};
+use crate::error::SqlState;
 use crate::protocol::calls::SessionCalls;
 
 /// Largest message before the login is done.
@@ -110,24 +110,20 @@ async fn open<'a>(
     peer: SocketAddr,
 ) -> Option<(Box<Connection>, Seat<'a>)> {
     let (mut wire, packet) = negotiate(door, wire).await?;
-    let mut opened = login(door, &mut wire, packet, peer).await;
-    if let Ok(opened) = &mut opened {
-        // the client is now allowed what clients are allowed
-        wire.limit = door.options.max_message;
-        return Some((
-            Box::new(Connection::new(
-                wire,
-                Arc::clone(&opened.session),
-                door.registry.register(&opened.session),
-            )),
-            opened.seat.take()?,
-        ));
+    match login(door, &mut wire, packet, peer).await {
+        Ok((session, seat)) => {
+            // the client may now send what clients may send
+            wire.limit = door.options.max_message;
+            let key = door.registry.register(&session);
+            Some((Box::new(Connection::new(wire, session, key)), seat))
+        }
+        Err(Broken::Fatal(report)) => {
+            reply::error(&mut wire.out, "FATAL", &report);
+            wire.close().await;
+            None
+        }
+        Err(Broken::Gone) => None,
     }
-    if let Err(Broken::Fatal(report)) = opened {
-        reply::error(&mut wire.out, "FATAL", &report);
-        wire.close().await;
-    }
-    None
 }
 
 /// TLS and GSS questions and cancel requests, up to the start-up packet itself.
@@ -176,17 +172,12 @@ async fn negotiate(door: &Door, mut wire: Wire) -> Option<(Wire, Bytes)> {
     None
 }
 
-struct Opened<'a> {
-    session: Arc<dyn SessionCalls>,
-    seat: Option<Seat<'a>>,
-}
-
 async fn login<'a>(
     door: &'a Door,
     wire: &mut Wire,
     packet: Bytes,
     peer: SocketAddr,
-) -> Result<Opened<'a>, Broken> {
+) -> Result<(Arc<dyn SessionCalls>, Seat<'a>), Broken> {
     let asked = Asked::read(packet)?;
     if asked.minor > 0 || !asked.unknown.is_empty() {
         let unknown: Vec<&str> = asked.unknown.iter().map(String::as_str).collect();
@@ -207,9 +198,9 @@ async fn login<'a>(
             format!("database \"{}\" does not exist", asked.database),
         ));
     }
-    let session = door.auth.open(&asked.user, peer).await.map_err(fatal)?;
+    let session = door.auth.open(&asked.user, peer).await?;
     for (name, value) in &asked.settings {
-        session.set(name, value).map_err(fatal)?;
+        session.set(name, value)?;
     }
     reply::authentication(&mut wire.out, 0, &[]);
     let _ = session.take_reported_changes(); // all are told now
@@ -223,14 +214,7 @@ async fn login<'a>(
         reply::parameter_status(&mut wire.out, name, value);
     }
     reply::parameter_status(&mut wire.out, "integer_datetimes", "on");
-    Ok(Opened {
-        session,
-        seat: Some(seat),
-    })
-}
-
-fn fatal(e: Error) -> Broken {
-    Broken::Fatal(Box::new(e.report()))
+    Ok((session, seat))
 }
 
 /// What a start-up packet asks for.
@@ -247,7 +231,7 @@ struct Asked {
 impl Asked {
     fn read(packet: Bytes) -> Result<Self, Broken> {
         let mut body = Body(packet);
-        let version = body.word().map_err(fatal)?;
+        let version = body.word()?;
         let (major, minor) = (version >> 16, version & 0xffff);
         if major != 3 {
             return Err(Broken::fatal(
@@ -263,11 +247,11 @@ impl Asked {
             unknown: Vec::new(),
         };
         loop {
-            let name = body.text().map_err(fatal)?;
+            let name = body.text()?;
             if name.is_empty() {
                 break;
             }
-            let value = body.text().map_err(fatal)?;
+            let value = body.text()?;
             asked.take(name, value)?;
         }
         if asked.user.is_empty() {
