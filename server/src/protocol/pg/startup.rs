@@ -6,8 +6,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use socket2::TcpKeepalive;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +23,9 @@ use crate::protocol::calls::SessionCalls;
 
 /// Largest message before the login is done.
 const LOGIN_MESSAGE: usize = 16 << 10;
+/// Silence after which a peer is probed, and the time between probes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const SSL_REQUEST: i32 = 80_877_103;
 const GSS_REQUEST: i32 = 80_877_104;
 const CANCEL_REQUEST: i32 = 80_877_102;
@@ -91,6 +96,12 @@ impl Drop for Seat<'_> {
 /// Serves one socket to its end.
 pub(super) async fn run(door: Arc<Door>, socket: TcpStream, peer: SocketAddr) {
     let _ = socket.set_nodelay(true);
+    // a peer that vanished without a word must not hold its seat for ever
+    let _ = socket2::SockRef::from(&socket).set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL),
+    );
     let wire = Wire::new(Box::new(socket), LOGIN_MESSAGE);
     let deadline = tokio::time::Instant::now() + door.options.startup_timeout;
     let opened = tokio::select! {

@@ -192,7 +192,7 @@ async fn every_type_travels_in_binary() {
     let row = client.query_one("types", &[]).await.unwrap();
     let types: Vec<_> = row.columns().iter().map(|c| c.type_().clone()).collect();
     assert_eq!(types, mock::TYPES);
-    assert_eq!(row.get::<_, bool>(0), true);
+    assert!(row.get::<_, bool>(0));
     assert_eq!(row.get::<_, i16>(1), -2);
     assert_eq!(row.get::<_, i32>(2), 3);
     assert_eq!(row.get::<_, i64>(3), 1 << 40);
@@ -278,7 +278,7 @@ async fn parameters_come_back_as_they_went() {
     let statement = client.prepare_typed("echo", &types).await.unwrap();
     assert_eq!(statement.params(), types);
     let row = client.query_one(&statement, &params).await.unwrap();
-    assert_eq!(row.get::<_, bool>(0), true);
+    assert!(row.get::<_, bool>(0));
     assert_eq!(row.get::<_, i16>(1), 7);
     assert_eq!(row.get::<_, i32>(2), -7);
     assert_eq!(row.get::<_, i64>(3), 70);
