@@ -1,5 +1,6 @@
 //! Bytes ↔ session calls: Postgres, Flight SQL, HTTP. Nothing here knows SQL or tables.
 
+mod arrow_stream;
 pub mod backend;
 pub mod calls;
 pub mod credentials;

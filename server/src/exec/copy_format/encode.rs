@@ -138,7 +138,8 @@ impl Encoder {
         let o = &self.options;
         let quote = o.force_quote.contains(column)
             || value == o.null.as_bytes()
-            || value == b"\\."
+            // alone on a line it would be the end marker
+            || (value == b"\\." && self.schema.fields().len() == 1)
             || value
                 .iter()
                 .any(|b| *b == o.delimiter || *b == o.quote || matches!(b, b'\n' | b'\r'));

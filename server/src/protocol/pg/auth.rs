@@ -10,7 +10,7 @@ use super::message::Body;
 use super::reply;
 use super::startup::Door;
 use super::wire::{Broken, Wire};
-use crate::error::{Error, SqlState};
+use crate::error::SqlState;
 
 const MECHANISM: &str = "SCRAM-SHA-256";
 /// Iterations told for roles that do not exist: what new verifiers have.
@@ -19,7 +19,7 @@ const MOCK_ITERATIONS: usize = 4096;
 /// Has the client prove the role's password. A role that does not exist goes through the same
 /// exchange and fails at its end with the same words.
 pub(super) async fn prove(wire: &mut Wire, door: &Door, role: &str) -> Result<(), Broken> {
-    let verifier = door.auth.scram_verifier(role).await.map_err(fatal)?;
+    let verifier = door.auth.scram_verifier(role).await?;
     let secret = verifier
         .as_deref()
         .and_then(parse_verifier)
@@ -30,14 +30,14 @@ pub(super) async fn prove(wire: &mut Wire, door: &Door, role: &str) -> Result<()
     reply::authentication(&mut wire.out, 10, &mechanisms);
 
     let mut first = Body(password(wire).await?);
-    let mechanism = first.text().map_err(fatal)?;
+    let mechanism = first.text()?;
     if mechanism != MECHANISM {
         return Err(Broken::fatal(
             SqlState::PROTOCOL_VIOLATION,
             "client selected an invalid SASL authentication mechanism",
         ));
     }
-    let data = first.value().map_err(fatal)?.unwrap_or_default();
+    let data = first.value()?.unwrap_or_default();
     let malformed = |_| Broken::fatal(SqlState::PROTOCOL_VIOLATION, "malformed SCRAM message");
     let (challenge, exchange) = ScramServerAuth::new()
         .on_client_first_message_with_secret(&data, secret)
@@ -71,10 +71,6 @@ async fn password(wire: &mut Wire) -> Result<Bytes, Broken> {
             format!("expected a password message, got message type {other}"),
         )),
     }
-}
-
-fn fatal(e: Error) -> Broken {
-    Broken::Fatal(Box::new(e.report()))
 }
 
 /// `SCRAM-SHA-256$iterations:salt$stored key:server key`.

@@ -65,9 +65,9 @@ impl Registry {
             .lock()
             .sessions
             .values()
-            .map(|(_, s)| s.clone())
+            .filter_map(|(_, session)| session.upgrade())
             .collect();
-        for session in all.iter().filter_map(Weak::upgrade) {
+        for session in all {
             session.cancel_running();
         }
     }

@@ -46,6 +46,9 @@ impl Connection {
     pub(super) async fn run(&mut self, stop: &CancellationToken) {
         reply::backend_key(&mut self.wire.out, self.key.pid, self.key.secret);
         self.ready();
+        if self.wire.flush().await.is_err() {
+            return;
+        }
         let end = loop {
             if let Err(end) = self.step(stop).await {
                 break end;
@@ -74,7 +77,8 @@ impl Connection {
             frame = self.wire.frame() => frame?,
         };
         let kind = frame.kind;
-        if self.skipping && !matches!(kind, b'S' | b'X') {
+        // COPY messages outside of a COPY are what is left of one that failed
+        if matches!(kind, b'c' | b'd' | b'f') || (self.skipping && !matches!(kind, b'S' | b'X')) {
             return Ok(());
         }
         let handled = match Message::decode(frame) {
@@ -91,9 +95,10 @@ impl Connection {
                 } else {
                     self.ready();
                 }
+                return self.wire.flush().await;
             }
         }
-        if matches!(kind, b'Q' | b'S' | b'H') || self.skipping {
+        if matches!(kind, b'Q' | b'S' | b'H') {
             return self.wire.flush().await;
         }
         self.wire.flush_block().await
@@ -123,7 +128,7 @@ impl Connection {
                 self.skipping = false;
                 self.ready();
             }
-            // Flush is what the caller does now; COPY messages are left over from a COPY that failed
+            // the caller flushes, and has dropped stray COPY messages
             Message::Flush | Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_) => {}
             Message::Terminate => return Err(Broken::Gone.into()),
             Message::FunctionCall => {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 
 use super::message::Message;
 use super::reply;
@@ -64,10 +64,16 @@ pub(super) async fn copy_out(
 ) -> Result<u64, Failure> {
     reply::copy_response(&mut wire.out, b'H', binary, columns)?;
     loop {
-        let next = tokio::select! {
-            biased;
-            next = stream.next() => next,
-            () = wire.gone() => return Err(Broken::Gone.into()),
+        let next = match stream.next().now_or_never() {
+            Some(next) => next,
+            None => {
+                wire.flush().await?;
+                tokio::select! {
+                    biased;
+                    next = stream.next() => next,
+                    () = wire.gone() => return Err(Broken::Gone.into()),
+                }
+            }
         };
         let Some(data) = next else { break };
         reply::copy_data(&mut wire.out, &data?);

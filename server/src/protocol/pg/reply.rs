@@ -35,7 +35,8 @@ fn text(out: &mut Vec<u8>, text: &str) {
     out.push(0);
 }
 
-fn short(out: &mut Vec<u8>, value: usize) -> Result<()> {
+/// A count of columns.
+pub(super) fn short(out: &mut Vec<u8>, value: usize) -> Result<()> {
     let value = u16::try_from(value).map_err(|_| {
         Error::refused(
             SqlState::PROGRAM_LIMIT_EXCEEDED,
@@ -117,24 +118,16 @@ pub(super) fn error(out: &mut Vec<u8>, severity: &str, report: &Report) {
     });
 }
 
-/// Appends what may fail as a whole or not at all.
-fn whole(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
-    let start = out.len();
-    write(out).inspect_err(|_| out.truncate(start))
-}
-
 pub(super) fn parameter_description(out: &mut Vec<u8>, oids: &[u32]) -> Result<()> {
-    whole(out, |out| {
-        let mut counted = Vec::new();
-        short(&mut counted, oids.len())?;
-        message(out, b't', |out| {
-            out.extend_from_slice(&counted);
-            for oid in oids {
-                out.extend_from_slice(&oid.to_be_bytes());
-            }
-        });
-        Ok(())
-    })
+    let mut counted = Vec::new();
+    short(&mut counted, oids.len())?;
+    message(out, b't', |out| {
+        out.extend_from_slice(&counted);
+        for oid in oids {
+            out.extend_from_slice(&oid.to_be_bytes());
+        }
+    });
+    Ok(())
 }
 
 /// RowDescription; `format` tells a column's format.

@@ -5,6 +5,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::{FutureExt, StreamExt};
 
+use super::reply;
 use super::wire::{Broken, Failure, Wire};
 use crate::error::{Error, Result, SqlState};
 use crate::exec::copy_format::{ColumnWriter, Style, WireFormat, sized};
@@ -170,12 +171,8 @@ impl Rows {
 fn data_row(out: &mut Vec<u8>, columns: &[ColumnWriter], row: usize) -> Result<()> {
     let start = out.len();
     out.extend_from_slice(&[b'D', 0, 0, 0, 0]);
-    // the number of columns was checked when they were described
-    let count = u16::try_from(columns.len()).unwrap_or(u16::MAX);
-    out.extend_from_slice(&count.to_be_bytes());
-    let written = columns
-        .iter()
-        .try_for_each(|column| sized(column, row, out))
+    let written = reply::short(out, columns.len())
+        .and_then(|()| columns.iter().try_for_each(|c| sized(c, row, out)))
         .and_then(|()| {
             i32::try_from(out.len() - start - 1).map_err(|_| {
                 Error::refused(

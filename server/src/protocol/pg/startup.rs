@@ -6,8 +6,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use socket2::TcpKeepalive;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -16,11 +18,14 @@ use super::connection::Connection;
 use super::message::Body;
 use super::wire::{Broken, Wire};
 use super::{Authenticator, Options, auth, reply};
-use crate::error::{Error, SqlState};
+use crate::error::SqlState;
 use crate::protocol::calls::SessionCalls;
 
 /// Largest message before the login is done.
 const LOGIN_MESSAGE: usize = 16 << 10;
+/// Silence after which a peer is probed, and the time between probes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const SSL_REQUEST: i32 = 80_877_103;
 const GSS_REQUEST: i32 = 80_877_104;
 const CANCEL_REQUEST: i32 = 80_877_102;
@@ -91,6 +96,12 @@ impl Drop for Seat<'_> {
 /// Serves one socket to its end.
 pub(super) async fn run(door: Arc<Door>, socket: TcpStream, peer: SocketAddr) {
     let _ = socket.set_nodelay(true);
+    // a peer that vanished without a word must not hold its seat for ever
+    let _ = socket2::SockRef::from(&socket).set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL),
+    );
     let wire = Wire::new(Box::new(socket), LOGIN_MESSAGE);
     let deadline = tokio::time::Instant::now() + door.options.startup_timeout;
     let opened = tokio::select! {
@@ -110,24 +121,20 @@ async fn open<'a>(
     peer: SocketAddr,
 ) -> Option<(Box<Connection>, Seat<'a>)> {
     let (mut wire, packet) = negotiate(door, wire).await?;
-    let mut opened = login(door, &mut wire, packet, peer).await;
-    if let Ok(opened) = &mut opened {
-        // the client is now allowed what clients are allowed
-        wire.limit = door.options.max_message;
-        return Some((
-            Box::new(Connection::new(
-                wire,
-                Arc::clone(&opened.session),
-                door.registry.register(&opened.session),
-            )),
-            opened.seat.take()?,
-        ));
+    match login(door, &mut wire, packet, peer).await {
+        Ok((session, seat)) => {
+            // the client may now send what clients may send
+            wire.limit = door.options.max_message;
+            let key = door.registry.register(&session);
+            Some((Box::new(Connection::new(wire, session, key)), seat))
+        }
+        Err(Broken::Fatal(report)) => {
+            reply::error(&mut wire.out, "FATAL", &report);
+            wire.close().await;
+            None
+        }
+        Err(Broken::Gone) => None,
     }
-    if let Err(Broken::Fatal(report)) = opened {
-        reply::error(&mut wire.out, "FATAL", &report);
-        wire.close().await;
-    }
-    None
 }
 
 /// TLS and GSS questions and cancel requests, up to the start-up packet itself.
@@ -176,17 +183,12 @@ async fn negotiate(door: &Door, mut wire: Wire) -> Option<(Wire, Bytes)> {
     None
 }
 
-struct Opened<'a> {
-    session: Arc<dyn SessionCalls>,
-    seat: Option<Seat<'a>>,
-}
-
 async fn login<'a>(
     door: &'a Door,
     wire: &mut Wire,
     packet: Bytes,
     peer: SocketAddr,
-) -> Result<Opened<'a>, Broken> {
+) -> Result<(Arc<dyn SessionCalls>, Seat<'a>), Broken> {
     let asked = Asked::read(packet)?;
     if asked.minor > 0 || !asked.unknown.is_empty() {
         let unknown: Vec<&str> = asked.unknown.iter().map(String::as_str).collect();
@@ -207,9 +209,9 @@ async fn login<'a>(
             format!("database \"{}\" does not exist", asked.database),
         ));
     }
-    let session = door.auth.open(&asked.user, peer).await.map_err(fatal)?;
+    let session = door.auth.open(&asked.user, peer).await?;
     for (name, value) in &asked.settings {
-        session.set(name, value).map_err(fatal)?;
+        session.set(name, value)?;
     }
     reply::authentication(&mut wire.out, 0, &[]);
     let _ = session.take_reported_changes(); // all are told now
@@ -223,14 +225,7 @@ async fn login<'a>(
         reply::parameter_status(&mut wire.out, name, value);
     }
     reply::parameter_status(&mut wire.out, "integer_datetimes", "on");
-    Ok(Opened {
-        session,
-        seat: Some(seat),
-    })
-}
-
-fn fatal(e: Error) -> Broken {
-    Broken::Fatal(Box::new(e.report()))
+    Ok((session, seat))
 }
 
 /// What a start-up packet asks for.
@@ -247,7 +242,7 @@ struct Asked {
 impl Asked {
     fn read(packet: Bytes) -> Result<Self, Broken> {
         let mut body = Body(packet);
-        let version = body.word().map_err(fatal)?;
+        let version = body.word()?;
         let (major, minor) = (version >> 16, version & 0xffff);
         if major != 3 {
             return Err(Broken::fatal(
@@ -263,11 +258,11 @@ impl Asked {
             unknown: Vec::new(),
         };
         loop {
-            let name = body.text().map_err(fatal)?;
+            let name = body.text()?;
             if name.is_empty() {
                 break;
             }
-            let value = body.text().map_err(fatal)?;
+            let value = body.text()?;
             asked.take(name, value)?;
         }
         if asked.user.is_empty() {

@@ -37,6 +37,12 @@ impl From<std::io::Error> for Broken {
     }
 }
 
+impl From<Error> for Broken {
+    fn from(e: Error) -> Self {
+        Self::Fatal(Box::new(e.report()))
+    }
+}
+
 /// Why a message was not carried out.
 #[derive(Debug)]
 pub(super) enum Failure {

@@ -141,7 +141,7 @@ pub(super) fn date(text: &str) -> Result<i32> {
 
 /// Splits at the blank or `T` between date and time.
 fn split_day(text: &str) -> (&str, &str) {
-    match text.find(|c: char| matches!(c, ' ' | 'T' | 't')) {
+    match text.find([' ', 'T', 't']) {
         Some(at) => (&text[..at], text[at + 1..].trim_start()),
         None => (text, ""),
     }
