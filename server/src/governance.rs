@@ -1,1 +1,3 @@
 //! Privileges, lineage, audit.
+
+pub mod lineage;
