@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
@@ -72,12 +72,6 @@ pub async fn train(
 pub(super) struct Options(BTreeMap<String, String>);
 
 impl Options {
-    #[cfg(test)]
-    pub(super) fn new(pairs: &[(&str, &str)]) -> Self {
-        let own = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
-        Self(pairs.iter().map(own).collect())
-    }
-
     /// A text option.
     pub(super) fn text(&mut self, name: &str) -> Option<String> {
         self.0.remove(name)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array};
 use datafusion::arrow::datatypes::{
     DataType, Field, FieldRef, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
 };
@@ -257,7 +257,7 @@ impl Accumulator for Funnel {
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         let times = Int64Array::from_iter_values(self.events.iter().map(|e| e.time));
         let levels = self.events.iter().map(|e| e.level);
-        let levels = datafusion::arrow::array::Int32Array::from_iter_values(levels);
+        let levels = Int32Array::from_iter_values(levels);
         Ok(vec![
             SingleRowListArrayBuilder::new(Arc::new(times)).build_list_scalar(),
             SingleRowListArrayBuilder::new(Arc::new(levels)).build_list_scalar(),

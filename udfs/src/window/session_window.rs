@@ -11,7 +11,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ScalarValue};
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::functions::core::expr_fn::named_struct;
 use datafusion::functions_aggregate::expr_fn::{max, min};
 use datafusion::logical_expr::expr::WindowFunction;
@@ -138,7 +138,8 @@ fn plan_sessions(aggregate: Aggregate) -> Result<LogicalPlan> {
     let keys: Vec<Expr> = group_expr
         .iter()
         .enumerate()
-        .filter_map(|(i, key)| (i != place).then(|| key.clone()))
+        .filter(|(i, _)| *i != place)
+        .map(|(_, key)| key.clone())
         .collect();
 
     let dated = Filter::try_new(time.clone().is_not_null(), input)?;
