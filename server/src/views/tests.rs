@@ -213,6 +213,24 @@ async fn rebuilding_forgets_rows_that_the_source_lost() {
 }
 
 #[tokio::test]
+async fn an_abandoned_refresh_counts_no_row_twice() {
+    let world = World::new(&[QUERIES[0]]).await;
+    let view = world.views()[0];
+    let mut random = StdRng::seed_from_u64(11);
+    world.append(events(&mut random, 1, 40)).await;
+    world.abandon_refresh(view).await;
+    world.append(events(&mut random, 41, 40)).await;
+    world.refresh(view).await;
+    assert_eq!(world.durable(view), 80);
+    assert_eq!(world.state_files(view), 2);
+    same(
+        &world.direct(view).await,
+        &world.read(view).await,
+        world.sql(view),
+    );
+}
+
+#[tokio::test]
 async fn the_background_refresher_keeps_views_close_and_stops() {
     let world = World::new(&[QUERIES[0], QUERIES[8]]).await;
     let mut random = StdRng::seed_from_u64(6);
@@ -224,7 +242,8 @@ async fn the_background_refresher_keeps_views_close_and_stops() {
         }
         stop.cancel();
     };
-    let run = world.refresher.run(stop.clone());
+    // boxed as a task would be: it must be Send
+    let run: futures::future::BoxFuture<'_, ()> = Box::pin(world.refresher.run(stop.clone()));
     let both = async { tokio::join!(run, wait) };
     tokio::time::timeout(std::time::Duration::from_secs(60), both)
         .await

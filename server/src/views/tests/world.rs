@@ -1,6 +1,7 @@
 //! A streaming table `t` with views over it: real Delta tables, the real refresher, a head in memory.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use rand::Rng;
+use tokio::sync::Notify;
 
 use crate::engine::scan::WeirTable;
 use crate::engine::scan::fixture::Lake;
@@ -89,6 +91,9 @@ struct TestHost {
     sql: HashMap<Oid, String>,
     head: Mutex<Arc<DbHead>>,
     states: tokio::sync::Mutex<HashMap<Oid, Lake>>,
+    /// The next commit says that it began, and takes its time.
+    dawdle: AtomicBool,
+    began: Notify,
 }
 
 impl TestHost {
@@ -140,6 +145,10 @@ impl Host for TestHost {
     ) -> Result<()> {
         assert_eq!(source, SOURCE);
         assert!(self.head().views[&view].durable < durable);
+        if self.dawdle.swap(false, Ordering::SeqCst) {
+            self.began.notify_one();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         let mut states = self.states.lock().await;
         let lake = states.get_mut(&view).unwrap();
         let schema = Arc::clone(&lake.schema);
@@ -190,6 +199,8 @@ impl World {
             sql,
             head: Mutex::new(Arc::new(head)),
             states: tokio::sync::Mutex::new(states),
+            dawdle: AtomicBool::new(false),
+            began: Notify::new(),
         });
         let pace = Pace {
             every: Duration::from_millis(10),
@@ -262,6 +273,15 @@ impl World {
         Box::pin(self.refresher.refresh(view, SOURCE))
             .await
             .unwrap();
+    }
+
+    /// Begins to refresh and goes away in the middle of the commit.
+    pub(super) async fn abandon_refresh(&self, view: Oid) {
+        self.host.dawdle.store(true, Ordering::SeqCst);
+        tokio::select! {
+            () = self.refresh(view) => panic!("refreshed"),
+            () = self.host.began.notified() => {}
+        }
     }
 
     pub(super) async fn compact(&self, view: Oid) -> bool {
