@@ -30,6 +30,7 @@ mod merge;
 mod query;
 mod refresh_materialized_view;
 mod retrain_model;
+mod rewrite;
 pub mod rows;
 mod set;
 mod show;
