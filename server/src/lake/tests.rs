@@ -171,7 +171,7 @@ async fn statistics_are_bounds_that_lose_no_row() {
     assert_eq!(i.max_value, Precision::Exact(ScalarValue::Int64(Some(14))));
     let utc: Option<Arc<str>> = Some("UTC".into());
     let micros =
-        |n| ScalarValue::TimestampMicrosecond(Some(1_700_000_000_000_000 + n), utc.clone());
+        |n: i64| ScalarValue::TimestampMicrosecond(Some(1_700_000_000_000_000 + n), utc.clone());
     assert!(*t.min_value.get_value().unwrap() <= micros(10));
     assert!(*t.max_value.get_value().unwrap() >= micros(14));
     assert_eq!(s.min_value, Precision::Inexact(ScalarValue::from("s10")));

@@ -345,7 +345,7 @@ async fn deletes_run_alone_while_appends_go_on() {
         })
         .await
         .unwrap();
-    assert_eq!(deleted, 4);
+    assert_eq!(deleted, Some(4));
     assert_eq!(visible(&stream, &dir, 1).await, (4..15).collect::<Vec<_>>());
     stream.flush(Oid(1)).await.unwrap();
     crash(stream).await;

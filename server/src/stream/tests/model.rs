@@ -44,7 +44,7 @@ struct World {
 impl World {
     async fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let stream = super::open(&dir, &[]).await.unwrap();
+        let stream = open(&dir, &[]).await.unwrap();
         let mut tables = Vec::new();
         for oid in 1..=3 {
             stream.create_table(spec(&dir, oid, true)).await.unwrap();
@@ -116,7 +116,7 @@ impl World {
             let _ = ended.await;
         }
         let tables: Vec<(u32, bool)> = self.tables.iter().map(|(oid, _)| (*oid, true)).collect();
-        self.stream = super::open(&self.dir, &tables).await.unwrap();
+        self.stream = open(&self.dir, &tables).await.unwrap();
         assert_eq!(self.stream.head().visible, visible);
     }
 

@@ -48,7 +48,7 @@ fn a_record_reads_back_as_it_was_written() {
 
 /// A log of three records, one group each, in one segment.
 async fn three_records(dir: &TempDir) -> PathBuf {
-    let stream = super::open(dir, &[]).await.unwrap();
+    let stream = open(dir, &[]).await.unwrap();
     stream.create_table(spec(dir, 1, true)).await.unwrap();
     for n in 0..3 {
         let rows = batch(n * 2..n * 2 + 2);
@@ -102,7 +102,7 @@ async fn a_torn_last_record_is_cut_off_at_every_byte() {
     torn[start + HEADER + 9] ^= 1;
     std::fs::write(&path, &torn).unwrap();
     for round in 0..3 {
-        let stream = super::open(&dir, &[(1, true)]).await.unwrap();
+        let stream = open(&dir, &[(1, true)]).await.unwrap();
         let expected: Vec<i64> = (0..4).chain((0..round).map(|n| 100 + n)).collect();
         assert_eq!(visible(&stream, &dir, 1).await, expected);
         let rows = vec![(Oid(1), vec![batch(100 + round..101 + round)])];
@@ -128,7 +128,7 @@ async fn damage_before_a_durable_record_is_refused() {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x44;
         std::fs::write(&path, &damaged).unwrap();
-        let e = super::open(&dir, &[(1, true)]).await.unwrap_err();
+        let e = open(&dir, &[(1, true)]).await.unwrap_err();
         assert_eq!(e.state(), SqlState::DATA_CORRUPTED, "byte {at}");
         assert!(
             e.report().message.contains("is damaged"),
@@ -137,21 +137,21 @@ async fn damage_before_a_durable_record_is_refused() {
         );
     }
     std::fs::write(&path, &whole).unwrap();
-    let stream = super::open(&dir, &[(1, true)]).await.unwrap();
+    let stream = open(&dir, &[(1, true)]).await.unwrap();
     crash(stream).await;
     // a later segment knows where this one ended
     std::fs::write(&path, &whole[..offsets[2]]).unwrap();
-    let e = super::open(&dir, &[(1, true)]).await.unwrap_err();
+    let e = open(&dir, &[(1, true)]).await.unwrap_err();
     assert!(
         e.report().message.contains("lost records"),
         "{}",
         e.report().message
     );
     std::fs::write(&path, &whole).unwrap();
-    let stream = super::open(&dir, &[(1, true)]).await.unwrap();
+    let stream = open(&dir, &[(1, true)]).await.unwrap();
     crash(stream).await;
     std::fs::remove_file(dir.path().join("wal/00000000000000000002.wal")).unwrap();
-    let e = super::open(&dir, &[(1, true)]).await.unwrap_err();
+    let e = open(&dir, &[(1, true)]).await.unwrap_err();
     assert!(
         e.report().message.contains("is missing"),
         "{}",
