@@ -67,6 +67,7 @@ pub(super) async fn visible(stream: &Stream, dir: &TempDir, oid: u32) -> Vec<i64
         assert!(table.tail.is_sorted_by(|a, b| a.hi < b.lo));
         assert!(table.tail.last().is_none_or(|b| b.hi <= head.visible));
         for part in &table.tail {
+            assert_eq!(part.batch.schema_ref(), &table.lake.schema);
             let lsns = int_column(&part.batch, "_lsn");
             assert!(lsns.is_sorted());
             assert_eq!((lsns[0], lsns[lsns.len() - 1]), (part.lo.0, part.hi.0));
@@ -447,6 +448,88 @@ async fn view_state_and_its_position_change_together_and_once() {
     assert_eq!(state(&stream), (Lsn(9), Some(3)));
     stream.drop_table(Oid(7)).await.unwrap();
     assert!(stream.head().views.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_landed_unseen_is_not_repeated() {
+    let dir = TempDir::new().unwrap();
+    let stream = open(&dir, &[]).await.unwrap();
+    stream.create_table(spec(&dir, 1, true)).await.unwrap();
+    stream
+        .append(vec![(Oid(1), vec![batch(0..10)])])
+        .await
+        .unwrap();
+    // As when the commit's answer got lost: storage has rows 1 to 6, the head does not know.
+    let head = stream.head();
+    let table = &head.tables[&Oid(1)];
+    let rows = stream::iter([Ok(table.tail[0].batch.slice(0, 6))]);
+    let adds = lake::write_files(&table.lake, rows).await.unwrap();
+    let commit = lake::Commit {
+        adds,
+        txn: Some((Owned::wal_app(Oid(1)), 6)),
+        ..lake::Commit::default()
+    };
+    lake::commit(&table.lake, commit).await.unwrap();
+    assert_eq!(visible(&stream, &dir, 1).await, (0..10).collect::<Vec<_>>());
+    assert_eq!(stream.flush(Oid(1)).await.unwrap(), Lsn(10));
+    assert_eq!(visible(&stream, &dir, 1).await, (0..10).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_stops_taking_rows_but_is_read_on() {
+    let dir = TempDir::new().unwrap();
+    let stream = open(&dir, &[]).await.unwrap();
+    stream.create_table(spec(&dir, 1, true)).await.unwrap();
+    stream
+        .append(vec![(Oid(1), vec![batch(0..10)])])
+        .await
+        .unwrap();
+    std::fs::remove_dir_all(dir.path().join("wal")).unwrap();
+    // larger than what is left of the segment: the next one cannot be made
+    let rows = || vec![(Oid(1), vec![batch(10..3000)])];
+    let e = stream.append(rows()).await.unwrap_err();
+    assert_eq!(e.state(), SqlState::IO_ERROR);
+    let e = stream
+        .append(vec![(Oid(1), vec![batch(10..11)])])
+        .await
+        .unwrap_err();
+    assert_eq!(e.state(), SqlState::IO_ERROR);
+    assert!(e.report().message.contains("takes no more rows"));
+    assert_eq!(visible(&stream, &dir, 1).await, (0..10).collect::<Vec<_>>());
+    assert_eq!(stream.flush(Oid(1)).await.unwrap(), Lsn(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_added_column_reaches_the_head_and_older_log_records() {
+    let dir = TempDir::new().unwrap();
+    let stream = open(&dir, &[]).await.unwrap();
+    stream.create_table(spec(&dir, 1, true)).await.unwrap();
+    stream
+        .exclusive(Oid(1), |table| async {
+            // accepted under the old schema, visible under the new one
+            stream.append(vec![(Oid(1), vec![batch(0..4)])]).await?;
+            let more = deltalake::kernel::StructField::nullable(
+                "extra",
+                deltalake::kernel::DataType::LONG,
+            );
+            let table = table.add_columns().with_fields([more]).await?;
+            Ok((table, ()))
+        })
+        .await
+        .unwrap();
+    let wider = Arc::clone(&stream.head().tables[&Oid(1)].schema);
+    assert_eq!(wider.field(2).name(), "extra");
+    stream
+        .append(vec![(Oid(1), vec![batch(4..6)])])
+        .await
+        .unwrap();
+    crash(stream).await;
+    let mut altered = spec(&dir, 1, true);
+    altered.schema = wider;
+    let stream = Stream::open(options(&dir), vec![altered]).await.unwrap();
+    assert_eq!(visible(&stream, &dir, 1).await, (0..6).collect::<Vec<_>>());
+    stream.flush(Oid(1)).await.unwrap();
+    assert_eq!(visible(&stream, &dir, 1).await, (0..6).collect::<Vec<_>>());
 }
 
 #[test]
