@@ -1,5 +1,7 @@
 //! The log's promises: acknowledged rows are there exactly once, whatever happened before.
 
+#[cfg(feature = "failpoints")]
+mod crash;
 mod model;
 mod records;
 
