@@ -1,8 +1,31 @@
-//! The [`Store`] trait: durable catalog transactions.
+//! The [`Store`] trait: durable catalog transactions, and the backends that keep them.
+//!
+//! | module | what lies there |
+//! |---|---|
+//! | `sql` | the one implementation of [`Store`], over any SQL backend |
+//! | `apply`, `rows` | changes → statements, rows → model |
+//! | `driver` | what a backend must offer: transactions over integers and texts |
+//! | `sqlite`, `postgres` | the backends |
+//! | `migrations` | the forward-only schema, embedded |
+//! | [`audit_chain`] | the hash chain over audit rows |
 
+mod apply;
+pub mod audit_chain;
+mod driver;
+mod migrations;
+mod postgres;
+mod rows;
+mod sql;
+mod sqlite;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+
+pub use postgres::PostgresStore;
+pub use sql::SqlStore;
+pub use sqlite::SqliteStore;
 
 use crate::{AuditRow, CatalogError, Change, LineageEdge, Oid, Snapshot};
 
@@ -32,4 +55,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Closes connections; the store is not used afterwards.
     async fn close(&self);
+}
+
+/// Opens the catalog at a `postgres://` URL or, for anything else, in the SQLite file of that path,
+/// and brings its schema up to date.
+///
+/// # Errors
+/// `Store` when it cannot be reached, `Migration` when its schema is newer than this program or was
+/// tampered with.
+pub async fn open(location: &str) -> Result<Arc<dyn Store>, CatalogError> {
+    if location.starts_with("postgres://") || location.starts_with("postgresql://") {
+        return Ok(Arc::new(PostgresStore::open(location).await?));
+    }
+    let path = location.strip_prefix("sqlite://").unwrap_or(location);
+    Ok(Arc::new(SqliteStore::open(Path::new(path)).await?))
 }

@@ -1,13 +1,39 @@
-//! Planning and running queries over one cut: the per-statement context, name resolution per role,
-//! scans, object stores, limits.
+//! The open database: planning and running queries over one cut.
+//!
+//! Owns what all sessions share (catalog, log, query runtime, audit, refresher), the per-statement
+//! scope, name resolution per role and scans. It knows no wire and runs no command.
+//!
+//! | module | what lies there |
+//! |---|---|
+//! | [`scope`] | one statement's cut, role and planning state |
+//! | [`names`] | names → providers, per role: the place where policies stand |
+//! | [`scan`] | a table at a cut as DataFusion reads it |
+//! | [`open`] | from a data directory to an open database |
+//! | [`refresh`] | what the view refresher needs |
+//! | [`activity`] | what all connections are doing |
+
+pub mod activity;
+pub mod names;
+pub mod open;
+pub mod refresh;
+pub mod scan;
+pub mod scope;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use catalog::{Snapshot, Store};
+use catalog::{Change, Oid, Snapshot, Store};
+use datafusion::execution::SessionState;
+use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::config::{Config, Secret};
 use crate::error::{Error, Result};
+use crate::governance::audit::Audit;
+use crate::stream::{DirLock, Stream};
+use crate::tasks::AbortOnDrop;
+use crate::views::Refresher;
+use activity::Sessions;
 
 /// The open database: what all sessions share.
 #[derive(Debug)]
@@ -16,34 +42,84 @@ pub struct Engine {
     pub config: Config,
     /// The durable catalog.
     pub store: Arc<dyn Store>,
+    /// The log and everything it feeds.
+    pub stream: Arc<Stream>,
+    /// The trace of statements.
+    pub audit: Audit,
+    /// Stores materialized views.
+    pub refresher: Refresher,
+    /// Open sessions.
+    pub sessions: Sessions,
+    /// Root of the Delta tables, with a trailing slash.
+    pub warehouse: Url,
+    /// Cancelled when the server ends: every running statement ends with it.
+    pub stop: CancellationToken,
+    base: SessionState,
     catalog: ArcSwap<Snapshot>,
+    /// One catalog transaction at a time, from reading the snapshot to publishing the next.
+    ddl: tokio::sync::Mutex<()>,
+    background: Mutex<Vec<AbortOnDrop<()>>>,
     generated_password: Mutex<Option<Secret>>,
+    _lock: DirLock,
 }
 
 impl Engine {
-    /// Opens the catalog (migrating it), the log (recovering it) and the query runtime. Takes the
-    /// data directory's lock; a second process is refused.
-    pub async fn open(config: Config) -> Result<Arc<Self>> {
-        let _ = config;
-        std::future::ready(Err(Error::Internal("skeleton".to_owned()))).await
-    }
-
     /// The newest catalog state; a statement takes it once.
     pub fn catalog(&self) -> Arc<Snapshot> {
         self.catalog.load_full()
     }
 
-    /// The superuser's password if this start made it up; given once, to be shown once.
-    pub fn take_generated_password(&self) -> Option<Secret> {
-        self.generated_password
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+    /// Commits catalog changes and publishes the state that holds them.
+    ///
+    /// # Errors
+    /// As [`Store::commit`]; nothing was applied then.
+    pub async fn commit(&self, changes: Vec<Change>) -> Result<Arc<Snapshot>> {
+        let snapshot = self.store.commit(changes).await?;
+        self.publish(&snapshot);
+        Ok(snapshot)
     }
 
-    /// Flushes, stops background work and closes the catalog.
+    /// Holds off other statements that change the catalog: names found stay free or taken.
+    pub async fn ddl(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.ddl.lock().await
+    }
+
+    /// A fresh object id.
+    pub async fn allocate_oid(&self) -> Result<Oid> {
+        Ok(self.store.allocate_oid().await?)
+    }
+
+    /// Where a new table's files go: a folder of its own, never used before.
+    pub fn location_for(&self, schema: &str, name: &str, oid: Oid) -> Result<Url> {
+        let safe = |text: &str| -> String {
+            let keep = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            text.chars().map(|c| if keep(c) { c } else { '-' }).take(48).collect()
+        };
+        let path = format!("{}/{}-{oid}/", safe(schema), safe(name));
+        self.warehouse
+            .join(&path)
+            .map_err(|e| Error::Internal(format!("warehouse url cannot be extended: {e}")))
+    }
+
+    /// The superuser's password if this start made it up; given once, to be shown once.
+    pub fn take_generated_password(&self) -> Option<Secret> {
+        self.generated_password.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Stops background work, flushes the log, writes the audit rows and closes the catalog.
     pub async fn close(&self) -> Result<()> {
+        self.stop.cancel();
+        self.background.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let flushed = self.stream.shutdown(self.config.grace).await;
+        self.audit.close().await;
         self.store.close().await;
-        Ok(())
+        flushed
+    }
+
+    fn publish(&self, snapshot: &Arc<Snapshot>) {
+        self.catalog.rcu(|current| match current.generation < snapshot.generation {
+            true => Arc::clone(snapshot),
+            false => Arc::clone(current),
+        });
     }
 }

@@ -358,10 +358,25 @@ fn query_report(e: &DataFusionError) -> Report {
 }
 
 fn external_report(e: &(dyn std::error::Error + Send + Sync + 'static)) -> Report {
+    if let Some(function) = e.downcast_ref::<udfs::FunctionError>() {
+        return function_report(function);
+    }
     match e.downcast_ref::<Arc<Error>>() {
         Some(own) => own.report(),
         None => plain(SqlState::INTERNAL_ERROR, lower_first(&e.to_string())),
     }
+}
+
+fn function_report(e: &udfs::FunctionError) -> Report {
+    let state = match e.kind {
+        udfs::Kind::InvalidParameter => SqlState::INVALID_PARAMETER_VALUE,
+        udfs::Kind::WrongType => SqlState::DATATYPE_MISMATCH,
+        udfs::Kind::Misplaced => SqlState::GROUPING_ERROR,
+        udfs::Kind::Unsupported => SqlState::FEATURE_NOT_SUPPORTED,
+    };
+    let mut report = plain(state, e.message.clone());
+    report.hint = e.hint.clone();
+    report
 }
 
 fn arrow_report(e: &arrow::error::ArrowError) -> Report {

@@ -1,5 +1,7 @@
 //! A statement's effect, one file per statement.
 
+pub mod copy_format;
+
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use datafusion::execution::SendableRecordBatchStream;

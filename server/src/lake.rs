@@ -3,6 +3,25 @@
 //! Owns every call into `deltalake`'s log and every fsync of table files. It knows nothing of the
 //! log's LSNs, of SQL statements or of who asks.
 
+mod compute;
+pub mod crash;
+mod create;
+mod files;
+mod history;
+mod open;
+mod store;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use compute::Compute;
+pub use create::{create, delete};
+pub use history::{CommitRecord, history};
+pub use open::{At, open};
+pub(crate) use store::{make_dirs_durable, sync_dir};
+pub use write::{Commit, commit, write_files};
+
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -18,7 +37,8 @@ pub struct LakeSnapshot {
     pub root: Url,
     /// The Delta version.
     pub version: i64,
-    /// Stored schema in canonical Arrow types, `_lsn` first where the table has it; partition columns included.
+    /// Stored schema in canonical Arrow types, `_lsn` first where the table has it; partition
+    /// columns included.
     pub schema: SchemaRef,
     /// Partition columns, in order.
     pub partition_by: Arc<[String]>,

@@ -7,4 +7,5 @@ pub mod credentials;
 pub mod flight;
 pub mod http;
 mod listen;
+pub mod pg;
 mod plain;

@@ -2,5 +2,503 @@
 //!
 //! Owns the order *fsync → publish → acknowledge*, the one [`head::DbHead`] and every write to a
 //! table that weir owns. It must not import `protocol` or `exec`.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`head`] | what a statement sees: one cut |
+//! | `core` | how the head changes, tail memory |
+//! | `record`, `segment`, `wal` | bytes of the log, its files, its writer |
+//! | `tail` | batches in memory |
+//! | `committer` | flushes, appends to ordinary tables, DML, view state: one at a time per table |
+//! | `flusher` | flushes in the background |
+//! | `recovery` | from what is on disk to the first head |
+//! | [`lock`] | one process per data directory |
 
+mod committer;
+mod core;
+mod flusher;
 pub mod head;
+pub mod lock;
+mod record;
+mod recovery;
+mod segment;
+mod tail;
+mod wal;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use catalog::Oid;
+use deltalake::DeltaTable;
+use futures::Stream as Batches;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::error::{Error, Result, SqlState};
+use crate::lake;
+pub use crate::lake::crash::CRASH_POINTS;
+use committer::Owned;
+use core::Core;
+use head::{DbHead, Lsn, TableHead, ViewHead};
+pub use lock::DirLock;
+use record::{Encoded, Part};
+pub use tail::stored_schema;
+use wal::{Append, Request};
+
+/// An append is encoded off the connection's thread from this size on.
+const ENCODE_INLINE: usize = 256 * 1024;
+/// Batches of an ordinary append that may wait for the encoder.
+const APPEND_QUEUE: usize = 2;
+
+/// How the log runs.
+#[derive(Debug, Clone)]
+pub struct StreamOptions {
+    /// Directory of the log's segments; made where there is none.
+    pub wal_dir: PathBuf,
+    /// Time between flushes of a table that has no own.
+    pub flush_interval: Duration,
+    /// Bytes that all tails hold together before writers wait.
+    pub tail_bytes: usize,
+    /// How long an append waits for room in the tail before it is refused.
+    pub append_wait: Duration,
+    /// Size of a segment.
+    pub segment_bytes: u64,
+    /// Threads that encode Parquet.
+    pub writer_threads: usize,
+}
+
+impl StreamOptions {
+    /// The defaults over a directory.
+    pub fn new(wal_dir: PathBuf) -> Self {
+        Self {
+            wal_dir,
+            flush_interval: Duration::from_secs(5),
+            tail_bytes: 512 * 1024 * 1024,
+            append_wait: Duration::from_secs(30),
+            segment_bytes: 64 * 1024 * 1024,
+            writer_threads: 2,
+        }
+    }
+}
+
+/// A table as the catalog knows it.
+#[derive(Debug, Clone)]
+pub struct TableSpec {
+    /// Its id.
+    pub oid: Oid,
+    /// Its name, for messages.
+    pub name: String,
+    /// Visible columns.
+    pub schema: SchemaRef,
+    /// Partition columns.
+    pub partition_by: Vec<String>,
+    /// Fed through the log, or plain Delta.
+    pub streaming: bool,
+    /// Where it lies.
+    pub root: Url,
+    /// Time between flushes, if it has its own.
+    pub flush_interval: Option<Duration>,
+}
+
+/// A materialized view's state table.
+#[derive(Debug, Clone)]
+pub struct ViewSpec {
+    /// The view's id.
+    pub oid: Oid,
+    /// Its name, for messages.
+    pub name: String,
+    /// Columns of the state.
+    pub schema: SchemaRef,
+    /// Partition columns of the state.
+    pub partition_by: Vec<String>,
+    /// The streaming table it reads.
+    pub source: Oid,
+    /// Where the state lies.
+    pub root: Url,
+}
+
+/// The open log with everything it feeds. All statements share one.
+#[derive(Debug)]
+pub struct Stream {
+    core: Arc<Core>,
+    options: StreamOptions,
+    wal: mpsc::Sender<Request>,
+    owned: Mutex<HashMap<Oid, Arc<Owned>>>,
+    stop: CancellationToken,
+}
+
+impl Stream {
+    /// Opens the log and the tables and brings back every acknowledged row. The caller holds the
+    /// data directory's [`DirLock`].
+    ///
+    /// # Errors
+    /// `XX001` when the log is damaged so that acknowledged rows would be missing.
+    pub async fn open(options: StreamOptions, tables: Vec<TableSpec>) -> Result<Arc<Self>> {
+        let recovered = recovery::recover(&options, tables).await?;
+        let stream = Arc::new(Self {
+            core: recovered.core,
+            wal: recovered.wal,
+            owned: Mutex::new(recovered.owned),
+            stop: CancellationToken::new(),
+            options,
+        });
+        flusher::start(&stream, stream.stop.clone());
+        // What recovery found flushed already needs no log any more.
+        stream.prune();
+        Ok(stream)
+    }
+
+    /// The newest cut. A statement loads it once.
+    pub fn head(&self) -> Arc<DbHead> {
+        self.core.head()
+    }
+
+    /// Stores rows of streaming tables, all or none, each in its table's visible columns. They
+    /// are durable and visible on return; the position of the last row is the commit token.
+    ///
+    /// # Errors
+    /// `53400` when the tail stays full, `53100` / `58030` when the log cannot be written.
+    pub async fn append(&self, rows: Vec<(Oid, Vec<RecordBatch>)>) -> Result<Lsn> {
+        self.append_from(rows, &[], self.options.append_wait).await
+    }
+
+    /// [`Self::append`] with the position of the source the rows come from, stored with them, and
+    /// the longest time to wait for room.
+    pub async fn append_from(
+        &self,
+        rows: Vec<(Oid, Vec<RecordBatch>)>,
+        source: &[u8],
+        wait: Duration,
+    ) -> Result<Lsn> {
+        let head = self.head();
+        let mut parts = Vec::with_capacity(rows.len());
+        let mut bytes = 0;
+        for (oid, batches) in rows {
+            let table = streaming_table(&head, oid)?;
+            let part = part(table, batches)?;
+            if part.rows > 0 {
+                let size: usize = part.batches.iter().map(tail::slice_bytes).sum();
+                bytes += size;
+                parts.push((part, size));
+            }
+        }
+        if parts.is_empty() {
+            return Ok(head.visible);
+        }
+        let encoded = self.encode(&parts, source, bytes).await?;
+        let mut reserved = Vec::with_capacity(parts.len());
+        let Ok(Some(mut memory)) = tokio::time::timeout(wait, self.core.reserve(bytes)).await
+        else {
+            return Err(tail_full());
+        };
+        for (part, size) in parts {
+            let share = memory.split(memory.num_permits().min(size / 1024));
+            reserved.push((part, share));
+        }
+        if let Some((_, Some(last))) = reserved.last_mut() {
+            last.merge(memory);
+        } else if let Some((_, last)) = reserved.last_mut() {
+            *last = Some(memory);
+        }
+        let (reply, answer) = oneshot::channel();
+        let append = Append {
+            encoded,
+            parts: reserved,
+            reply,
+        };
+        let request = Request::Append(Box::new(append));
+        self.wal.send(request).await.map_err(|_| wal::stopped())?;
+        answer.await.map_err(|_| wal::stopped())?
+    }
+
+    async fn encode(
+        &self,
+        parts: &[(Part, usize)],
+        source: &[u8],
+        bytes: usize,
+    ) -> Result<Encoded> {
+        let only: Vec<Part> = parts.iter().map(|(part, _)| part.clone()).collect();
+        if bytes <= ENCODE_INLINE {
+            return Encoded::new(&only, source);
+        }
+        let source = source.to_vec();
+        match tokio::task::spawn_blocking(move || Encoded::new(&only, &source)).await {
+            Ok(encoded) => encoded,
+            Err(e) => Err(Error::Internal(format!("encoding rows failed: {e}"))),
+        }
+    }
+
+    /// Makes a table's storage and takes it in. Its rows are visible from then on.
+    pub async fn create_table(&self, spec: TableSpec) -> Result<()> {
+        let stored = if spec.streaming {
+            stored_schema(&spec.schema)
+        } else {
+            Arc::clone(&spec.schema)
+        };
+        let (root, partition_by) = (spec.root.clone(), spec.partition_by.clone());
+        self.core
+            .compute
+            .run(async move { lake::create(&root, &stored, &partition_by).await })
+            .await?;
+        self.add_table(spec).await
+    }
+
+    /// Takes in a table whose storage is there.
+    pub async fn add_table(&self, spec: TableSpec) -> Result<()> {
+        let (head, owned) = recovery::open_table(&self.options, spec).await?;
+        self.own(owned);
+        self.core.put_table(head);
+        Ok(())
+    }
+
+    /// Forgets a table or a view's state; waits for a running commit to end. Its files stay: see
+    /// [`lake::delete`]. Its rows in the log are skipped and pruned.
+    pub async fn drop_table(&self, oid: Oid) -> Result<()> {
+        let owned = self.owned(oid)?;
+        let mut ledger = owned.lock.lock().await;
+        ledger.dropped = true;
+        self.core.remove(oid);
+        self.tables().remove(&oid);
+        drop(ledger);
+        self.prune();
+        Ok(())
+    }
+
+    /// Writes a streaming table's tail to Delta; everything up to the returned position is there.
+    pub async fn flush(&self, oid: Oid) -> Result<Lsn> {
+        let owned = self.owned(oid)?;
+        if !owned.streaming {
+            return Err(not_streaming(&owned.name));
+        }
+        let core = Arc::clone(&self.core);
+        let flushed = self.core.compute.run(committer::flush(core, owned)).await?;
+        lake::crash::crash_point("flush-after-publish-before-wal-removal");
+        self.prune();
+        Ok(flushed)
+    }
+
+    /// Appends to an ordinary table in one commit; the number of rows. Dropping the future before
+    /// the last batch was taken commits nothing.
+    pub async fn lake_append<S>(&self, oid: Oid, batches: S) -> Result<u64>
+    where
+        S: Batches<Item = Result<RecordBatch>> + Send + Unpin,
+    {
+        let owned = self.owned(oid)?;
+        if owned.streaming {
+            return Err(Error::Internal(format!(
+                "\"{}\" takes rows through the log only",
+                owned.name
+            )));
+        }
+        let (pieces, queue) = mpsc::channel(APPEND_QUEUE);
+        let core = Arc::clone(&self.core);
+        let write = self.core.compute.run(committer::append(core, owned, queue));
+        let (fed, written) = tokio::join!(committer::feed(batches, pieces), write);
+        fed?;
+        written
+    }
+
+    /// Runs a change that commits by itself (delta-rs DELETE, UPDATE, MERGE, OPTIMIZE, …) alone
+    /// with the newest state of a table, the tail flushed before. What it returns is published.
+    /// Appends to a streaming table go on meanwhile: their rows lie above what was flushed.
+    pub async fn exclusive<T, F, Fut>(&self, oid: Oid, change: F) -> Result<T>
+    where
+        F: FnOnce(DeltaTable) -> Fut,
+        Fut: Future<Output = Result<(DeltaTable, T)>>,
+    {
+        let owned = self.owned(oid)?;
+        let result = committer::exclusive(&self.core, &owned, change).await;
+        self.prune();
+        result
+    }
+
+    /// Makes a view's state table and takes it in, empty, good for position `durable`.
+    pub async fn create_view(&self, spec: ViewSpec) -> Result<()> {
+        let (root, schema) = (spec.root.clone(), Arc::clone(&spec.schema));
+        let partition_by = spec.partition_by.clone();
+        self.core
+            .compute
+            .run(async move { lake::create(&root, &schema, &partition_by).await })
+            .await?;
+        self.open_view(spec).await
+    }
+
+    /// Takes in a view's state table that is there.
+    pub async fn open_view(&self, spec: ViewSpec) -> Result<()> {
+        let state = lake::open(&spec.root, lake::At::Latest).await?;
+        let app = state_app(spec.oid, spec.source);
+        let durable = state.txn_version(&app).await?.map_or(Lsn::default(), Lsn);
+        self.own(Owned {
+            oid: spec.oid,
+            name: spec.name,
+            streaming: false,
+            flush_interval: self.options.flush_interval,
+            lock: Arc::default(),
+        });
+        let state = Arc::new(state);
+        self.publish_view(spec.oid, ViewHead { state, durable });
+        Ok(())
+    }
+
+    /// Publishes a view's state as it is.
+    pub fn publish_view(&self, oid: Oid, view: ViewHead) {
+        self.core.put_view(oid, view);
+    }
+
+    /// Adds batches to a view's state, good for source rows up to `durable`, and publishes both
+    /// in one swap. Stating a position a second time changes nothing.
+    pub async fn commit_state(
+        &self,
+        oid: Oid,
+        source: Oid,
+        batches: Vec<RecordBatch>,
+        durable: Lsn,
+    ) -> Result<()> {
+        self.write_state(oid, source, batches, durable, false).await
+    }
+
+    /// Puts batches in the place of a view's whole state (a full refresh, a merge of runs).
+    pub async fn replace_state(
+        &self,
+        oid: Oid,
+        source: Oid,
+        batches: Vec<RecordBatch>,
+        durable: Lsn,
+    ) -> Result<()> {
+        self.write_state(oid, source, batches, durable, true).await
+    }
+
+    async fn write_state(
+        &self,
+        oid: Oid,
+        source: Oid,
+        batches: Vec<RecordBatch>,
+        durable: Lsn,
+        replace: bool,
+    ) -> Result<()> {
+        let view = self.owned(oid)?;
+        if durable > self.head().visible {
+            return Err(Error::Internal(format!(
+                "state of \"{}\" is ahead of the log",
+                view.name
+            )));
+        }
+        let core = Arc::clone(&self.core);
+        let app = state_app(oid, source);
+        let work = committer::commit_state(core, view, app, batches, durable, replace);
+        self.core.compute.run(work).await
+    }
+
+    /// Stops the flusher, flushes what is in the tails and ends the log's thread, each within its
+    /// part of `wait`. What is not flushed in time is in the log and comes back at the next start.
+    pub async fn shutdown(&self, wait: Duration) -> Result<()> {
+        self.stop.cancel();
+        let flushed = tokio::time::timeout(wait, self.flush_all()).await;
+        let (done, ended) = oneshot::channel();
+        if self.wal.send(Request::Stop(done)).await.is_ok() {
+            // An error is the sender's end: the thread is gone.
+            let _ = tokio::time::timeout(wait, ended).await;
+        }
+        match flushed {
+            Ok(result) => result,
+            Err(_) => {
+                tracing::warn!("tails were not flushed in time; the log keeps their rows");
+                Ok(())
+            }
+        }
+    }
+
+    async fn flush_all(&self) -> Result<()> {
+        let head = self.head();
+        for table in head.tables.values() {
+            if !table.tail.is_empty() {
+                self.flush(table.oid).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the log's thread look for segments to remove. When its queue is full it will be asked
+    /// again after the next flush.
+    fn prune(&self) {
+        let _ = self.wal.try_send(Request::Prune);
+    }
+
+    fn own(&self, owned: Owned) {
+        self.tables().insert(owned.oid, Arc::new(owned));
+    }
+
+    fn owned(&self, oid: Oid) -> Result<Arc<Owned>> {
+        match self.tables().get(&oid) {
+            Some(owned) => Ok(Arc::clone(owned)),
+            None => Err(Error::undefined_table(&oid.to_string())),
+        }
+    }
+
+    // A panic elsewhere leaves the map whole: every change of it is one step.
+    fn tables(&self) -> std::sync::MutexGuard<'_, HashMap<Oid, Arc<Owned>>> {
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// True for the refusal of an append that found no room: the client may try again later.
+pub fn is_tail_full(e: &Error) -> bool {
+    e.state() == SqlState::CONFIGURATION_LIMIT_EXCEEDED
+}
+
+fn tail_full() -> Error {
+    Error::refused(
+        SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+        "too many rows wait to be written to storage",
+    )
+    .with_hint("send the rows again later")
+}
+
+fn not_streaming(name: &str) -> Error {
+    Error::refused(
+        SqlState::WRONG_OBJECT_TYPE,
+        format!("\"{name}\" is not a streaming table"),
+    )
+}
+
+fn streaming_table(head: &DbHead, oid: Oid) -> Result<&TableHead> {
+    match head.tables.get(&oid) {
+        Some(table) if table.streaming => Ok(table),
+        Some(_) => Err(not_streaming(&oid.to_string())),
+        None => Err(Error::undefined_table(&oid.to_string())),
+    }
+}
+
+fn part(table: &TableHead, batches: Vec<RecordBatch>) -> Result<Part> {
+    let batches = batches
+        .into_iter()
+        .filter(|batch| batch.num_rows() > 0)
+        .map(|batch| tail::compact(tail::conform(&batch, &table.schema)?))
+        .collect::<Result<Vec<_>>>()?;
+    let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+    Ok(Part {
+        oid: table.oid,
+        batches,
+        rows,
+    })
+}
+
+/// The application id of a view's state: the position of each source is a `txn` of its own.
+fn state_app(view: Oid, source: Oid) -> String {
+    format!("mv/{view}/{source}")
+}

@@ -1,1 +1,216 @@
-//! System tables: `weir.*`, `pg_catalog`, `information_schema`; one file per table.
+//! System tables: `weir.*`, `pg_catalog`, `information_schema`; one file per table that has rows.
+//!
+//! Owns what these tables show, the catalog functions that clients call, and the rewrites that let
+//! clients' catalog queries plan. Everything is built for one statement, from the catalog snapshot
+//! and the head that statement took, and shows a role only what it owns or was granted. It must not
+//! run statements or change anything.
+//!
+//! | module | what lies there |
+//! |---|---|
+//! | [`compat`] | rewrites of statements that mention system tables |
+//! | `functions` | `version()`, `pg_get_viewdef(oid)`, … |
+//! | `pg_catalog`, `information_schema`, `weir` | the tables |
+//! | `shapes` | names, types and oids of all columns |
+//! | `frame` | rows → record batches |
+//! | `access` | what a role may see |
+
+mod access;
+pub mod compat;
+mod frame;
+mod functions;
+mod information_schema;
+mod pg_catalog;
+mod shapes;
+mod stats;
+mod weir;
+
+use std::sync::Arc;
+
+use ::catalog::{Oid, Relation, RelationKind, Snapshot, Store};
+use datafusion::catalog::TableProvider;
+use datafusion::logical_expr::ScalarUDF;
+
+use crate::error::Result;
+use crate::stream::head::DbHead;
+
+/// The schemas that exist in every database and hold system tables.
+pub const SCHEMAS: [&str; 3] = ["information_schema", "pg_catalog", "weir"];
+
+/// What system tables and functions are built from: one statement's view of the database.
+#[derive(Debug, Clone)]
+pub struct SystemContext {
+    /// The statement's catalog.
+    pub catalog: Arc<Snapshot>,
+    /// The statement's cut.
+    pub head: Arc<DbHead>,
+    /// Where lineage and audit rows are read.
+    pub store: Arc<dyn Store>,
+    /// The current role: its privileges filter what is shown.
+    pub role: String,
+    /// The role that logged in.
+    pub session_role: String,
+    /// The database's name.
+    pub database: String,
+    /// Schemas that unqualified names are looked up in.
+    pub search_path: Vec<String>,
+    /// Number of this connection.
+    pub backend_pid: i32,
+    /// All settings.
+    pub settings: Vec<Setting>,
+    /// Functions that SQL can call, for `pg_proc`.
+    pub functions: Vec<FunctionInfo>,
+    /// What all connections are doing.
+    pub activity: Vec<Activity>,
+    /// Background work.
+    pub jobs: Vec<Job>,
+}
+
+/// One setting, as `SHOW ALL` has it.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Name.
+    pub name: String,
+    /// Value as text.
+    pub value: Option<String>,
+    /// What it does, in one line.
+    pub description: String,
+}
+
+/// One SQL function.
+#[derive(Debug, Clone)]
+pub struct FunctionInfo {
+    /// Name.
+    pub name: String,
+    /// `f` function, `a` aggregate, `w` window: as `pg_proc.prokind`.
+    pub kind: char,
+    /// Arguments as they are written in documentation.
+    pub arguments: String,
+    /// Result type as it is written in documentation.
+    pub result: String,
+    /// What it does, in one line.
+    pub description: String,
+}
+
+/// One connection and its statement.
+#[derive(Debug, Clone)]
+pub struct Activity {
+    /// Its number.
+    pub pid: i32,
+    /// Session id, as in the audit log.
+    pub session: String,
+    /// `pg`, `flight`, `http`.
+    pub door: String,
+    /// Role.
+    pub role: String,
+    /// What the client calls itself.
+    pub application_name: Option<String>,
+    /// The client's address.
+    pub client_address: Option<String>,
+    /// `active` or `idle`.
+    pub state: String,
+    /// The running or last statement.
+    pub query: Option<String>,
+    /// When it began, microseconds since the Unix epoch.
+    pub started_at_micros: Option<i64>,
+    /// When the connection was made, microseconds since the Unix epoch.
+    pub connected_at_micros: Option<i64>,
+}
+
+/// One piece of background work.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// What it is: `flush`, `checkpoint`, …
+    pub name: String,
+    /// The relation it works on.
+    pub object: Option<Oid>,
+    /// `running`, `waiting`, `done`, `failed`.
+    pub state: String,
+    /// When it began, microseconds since the Unix epoch.
+    pub started_at_micros: Option<i64>,
+    /// When it ended, microseconds since the Unix epoch.
+    pub ended_at_micros: Option<i64>,
+    /// Progress or error.
+    pub detail: Option<String>,
+}
+
+/// The system table `schema.name`, or `None` when there is none of that name.
+///
+/// # Errors
+/// When the catalog store cannot be read.
+pub async fn table(
+    schema: &str,
+    name: &str,
+    cx: &Arc<SystemContext>,
+) -> Result<Option<Arc<dyn TableProvider>>> {
+    let Some(shape) = shapes::find(schema, name) else {
+        return Ok(None);
+    };
+    let mut frame = frame::Frame::new(shape);
+    match schema {
+        "pg_catalog" => pg_catalog::fill(name, &mut frame, cx)?,
+        "information_schema" => information_schema::fill(name, &mut frame, cx)?,
+        _ => {
+            if let Some(provider) = weir::fill(name, &mut frame, cx).await? {
+                return Ok(Some(provider));
+            }
+        }
+    }
+    frame.into_table().map(Some)
+}
+
+/// Names of the system tables of a schema.
+pub fn names(schema: &str) -> Vec<&'static str> {
+    shapes::all()
+        .iter()
+        .filter(|s| s.schema == schema)
+        .map(|s| s.name)
+        .collect()
+}
+
+/// The catalog functions, bound to one statement's context.
+pub fn functions(cx: &Arc<SystemContext>) -> Vec<Arc<ScalarUDF>> {
+    functions::all(cx)
+}
+
+impl SystemContext {
+    fn access(&self) -> access::Access<'_> {
+        access::Access::new(&self.catalog, &self.role)
+    }
+
+    /// Relations the role may see, with their schemas' names.
+    fn relations(&self) -> Vec<(&str, &Relation)> {
+        let access = self.access();
+        self.catalog
+            .relations
+            .iter()
+            .filter(|r| access.sees_relation(r))
+            .filter_map(|r| Some((self.catalog.schema_by_oid(r.schema)?.name.as_str(), r)))
+            .collect()
+    }
+
+    fn role_name(&self, oid: Oid) -> Option<String> {
+        self.catalog.role_by_oid(oid).map(|r| r.name.clone())
+    }
+}
+
+/// `pg_class.relkind` of a relation.
+fn relkind(kind: RelationKind) -> &'static str {
+    match kind {
+        RelationKind::Table | RelationKind::StreamingTable => "r",
+        RelationKind::View => "v",
+        RelationKind::MaterializedView => "m",
+    }
+}
+
+/// `name=value` texts of options; values that open a door are not shown.
+fn option_list<'a>(options: impl IntoIterator<Item = (&'a String, &'a String)>) -> Vec<String> {
+    options
+        .into_iter()
+        .map(|(name, value)| {
+            let secret = ["write_key", "password", "secret", "token"]
+                .iter()
+                .any(|s| name.to_lowercase().contains(s));
+            format!("{name}={}", if secret { "***" } else { value })
+        })
+        .collect()
+}

@@ -41,7 +41,8 @@ pub struct TableHead {
     pub tail: Vec<TailBatch>,
 }
 
-/// Rows in memory, `_lsn` first, positions `lo..=hi` without gaps inside this table's record.
+/// Rows in memory, `_lsn` first and ascending within `lo..=hi`. There are gaps where other tables'
+/// rows lie: small batches are merged.
 #[derive(Debug, Clone)]
 pub struct TailBatch {
     /// First row's position.

@@ -1,0 +1,123 @@
+//! `CREATE [STREAMING] TABLE [IF NOT EXISTS] s.t (columns, constraints) [PARTITIONED BY (c, …)]
+//! [WITH (…)] [FROM KAFKA (…)]` and `CREATE TABLE [IF NOT EXISTS] t [(c, …)] [WITH (…)] AS query`.
+//! Executed in `exec/create_table.rs`.
+
+use std::collections::BTreeMap;
+
+use datafusion::sql::sqlparser::ast::{ColumnDef, ObjectName, Query, TableConstraint};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::words::{next_words_are, parse_name_list, parse_options, take_words};
+
+/// What the statement says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateTable {
+    /// `STREAMING`
+    pub streaming: bool,
+    /// `TEMPORARY`
+    pub temporary: bool,
+    /// `IF NOT EXISTS`
+    pub if_not_exists: bool,
+    /// Its name.
+    pub name: ObjectName,
+    /// Column definitions.
+    pub columns: Vec<ColumnDef>,
+    /// Table constraints.
+    pub constraints: Vec<TableConstraint>,
+    /// `PARTITIONED BY`
+    pub partitioned_by: Vec<String>,
+    /// `WITH`
+    pub options: BTreeMap<String, String>,
+    /// `FROM <word>`: a source, `kafka`.
+    pub source: Option<String>,
+    /// `AS query`
+    pub query: Option<Box<Query>>,
+    /// `WITH NO DATA`
+    pub no_data: bool,
+}
+
+impl CreateTable {
+    /// True when the next tokens open this statement. Consumes nothing.
+    pub(super) fn starts(p: &Parser<'_>) -> bool {
+        const OPENINGS: [&[&str]; 6] = [
+            &["CREATE", "TABLE"],
+            &["CREATE", "STREAMING", "TABLE"],
+            &["CREATE", "TEMP", "TABLE"],
+            &["CREATE", "TEMPORARY", "TABLE"],
+            &["CREATE", "LOCAL", "TEMPORARY"],
+            &["CREATE", "UNLOGGED", "TABLE"],
+        ];
+        OPENINGS.iter().any(|words| next_words_are(p, words))
+    }
+
+    pub(super) fn parse(p: &mut Parser<'_>) -> Result<Self, ParserError> {
+        p.expect_keyword_is(Keyword::CREATE)?;
+        let streaming = take_words(p, &["STREAMING"]);
+        take_words(p, &["LOCAL"]);
+        let temporary = take_words(p, &["TEMP"]) || take_words(p, &["TEMPORARY"]);
+        p.expect_keyword_is(Keyword::TABLE)?;
+        let if_not_exists = take_words(p, &["IF", "NOT", "EXISTS"]);
+        let name = p.parse_object_name(false)?;
+        let (columns, constraints) = parse_columns(p)?;
+        let mut table = Self {
+            streaming,
+            temporary,
+            if_not_exists,
+            name,
+            columns,
+            constraints,
+            partitioned_by: Vec::new(),
+            options: BTreeMap::new(),
+            source: None,
+            query: None,
+            no_data: false,
+        };
+        loop {
+            if take_words(p, &["PARTITIONED", "BY"]) && table.partitioned_by.is_empty() {
+                table.partitioned_by = parse_name_list(p)?;
+            } else if next_words_are(p, &["WITH"]) && table.options.is_empty() {
+                table.options = parse_options(p)?;
+            } else if take_words(p, &["FROM"]) && table.source.is_none() {
+                table.source = Some(p.parse_identifier()?.value.to_lowercase());
+                skip_parenthesized(p)?;
+            } else if take_words(p, &["AS"]) {
+                table.query = Some(p.parse_query()?);
+                table.no_data = take_words(p, &["WITH", "NO", "DATA"]);
+                take_words(p, &["WITH", "DATA"]);
+                return Ok(table);
+            } else {
+                return Ok(table);
+            }
+        }
+    }
+}
+
+fn parse_columns(
+    p: &mut Parser<'_>,
+) -> Result<(Vec<ColumnDef>, Vec<TableConstraint>), ParserError> {
+    if p.peek_token_ref().token == Token::LParen {
+        p.parse_columns()
+    } else {
+        Ok((Vec::new(), Vec::new()))
+    }
+}
+
+/// A source's options are not read yet (the source itself is refused), only stepped over.
+fn skip_parenthesized(p: &mut Parser<'_>) -> Result<(), ParserError> {
+    if !p.consume_token(&Token::LParen) {
+        return Ok(());
+    }
+    let mut depth = 1_usize;
+    while depth > 0 {
+        let next = p.next_token();
+        match next.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            Token::EOF => return p.expected(")", next),
+            _ => {}
+        }
+    }
+    Ok(())
+}

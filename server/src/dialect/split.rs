@@ -1,0 +1,106 @@
+//! Splits a text into its statements, by tokens: a semicolon in a string or comment splits nothing.
+
+use std::ops::Range;
+
+use datafusion::sql::sqlparser::dialect::Dialect;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+
+use crate::error::{Error, Report, Result, SqlState};
+
+/// The longest statement text that is parsed.
+const MAX_TOKENS: usize = 4_000_000;
+
+/// One statement: its tokens and the bytes of the text it takes.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) tokens: Vec<TokenWithSpan>,
+    pub(super) range: Range<usize>,
+}
+
+/// Splits at top-level semicolons; pieces without a token are left out.
+pub(super) fn split(dialect: &dyn Dialect, sql: &str) -> Result<Vec<Piece>> {
+    let tokens = Tokenizer::new(dialect, sql)
+        .tokenize_with_location()
+        .map_err(|e| {
+            Error::Refused(Box::new(Report {
+                state: SqlState::SYNTAX_ERROR,
+                message: format!("syntax error: {}", e.message),
+                detail: None,
+                hint: None,
+                position: Some(char_position(sql, e.location)),
+            }))
+        })?;
+    if tokens.len() > MAX_TOKENS {
+        return Err(Error::refused(
+            SqlState::PROGRAM_LIMIT_EXCEEDED,
+            "statement is too long",
+        ));
+    }
+    let lines = line_starts(sql);
+    let mut pieces = Vec::new();
+    let mut current: Vec<TokenWithSpan> = Vec::new();
+    for token in tokens {
+        if token.token == Token::SemiColon {
+            push(&mut pieces, std::mem::take(&mut current), sql, &lines);
+        } else if token.token != Token::EOF {
+            current.push(token);
+        }
+    }
+    push(&mut pieces, current, sql, &lines);
+    Ok(pieces)
+}
+
+fn push(pieces: &mut Vec<Piece>, tokens: Vec<TokenWithSpan>, sql: &str, lines: &[usize]) {
+    let mut solid = tokens
+        .iter()
+        .filter(|t| !matches!(t.token, Token::Whitespace(_)));
+    let Some(first) = solid.next() else { return };
+    let last = solid.next_back().unwrap_or(first);
+    let start = byte_offset(sql, lines, first.span.start);
+    let end = byte_offset(sql, lines, last.span.end).max(start);
+    pieces.push(Piece {
+        range: start..end,
+        tokens,
+    });
+}
+
+fn line_starts(sql: &str) -> Vec<usize> {
+    std::iter::once(0)
+        .chain(sql.match_indices('\n').map(|(at, _)| at + 1))
+        .collect()
+}
+
+/// Lines and columns count from 1, columns in characters.
+fn byte_offset(sql: &str, lines: &[usize], at: Location) -> usize {
+    let line = usize::try_from(at.line).unwrap_or(1).saturating_sub(1);
+    let column = usize::try_from(at.column).unwrap_or(1).saturating_sub(1);
+    let Some(start) = lines.get(line) else {
+        return sql.len();
+    };
+    sql[*start..]
+        .char_indices()
+        .nth(column)
+        .map_or(sql.len(), |(offset, _)| start + offset)
+}
+
+/// Byte offset of a token's start.
+pub(super) fn start_of(sql: &str, token: &TokenWithSpan) -> usize {
+    byte_offset(sql, &line_starts(sql), token.span.start)
+}
+
+fn char_position(sql: &str, at: Location) -> usize {
+    sql[..byte_offset(sql, &line_starts(sql), at)]
+        .chars()
+        .count()
+        + 1
+}
+
+/// Reads the end of sqlparser's messages, `<line>, Column: <column>`.
+pub(super) fn offset_of(sql: &str, place: &str) -> Option<usize> {
+    let (line, column) = place.split_once(", Column: ")?;
+    let location = Location {
+        line: line.trim().parse().ok()?,
+        column: column.trim().parse().ok()?,
+    };
+    Some(char_position(sql, location))
+}

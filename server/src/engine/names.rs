@@ -1,0 +1,217 @@
+//! Names → providers, for one statement and one role.
+//!
+//! Every statement form and every wire resolves names here: privileges hold, and policies will stand,
+//! in this one place. A view is handed out as its plan, made with its owner's rights over the same cut.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use catalog::{Privilege, Relation, RelationKind};
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::datasource::ViewTable;
+use datafusion::error::Result as PlanResult;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+
+use super::scan::WeirTable;
+use super::scope::{DATABASE, Scope, bound};
+use crate::dialect;
+use crate::dialect::time_travel::TableVersion;
+use crate::error::{Error, Result, SqlState};
+use crate::governance::privileges;
+use crate::lake;
+use crate::system;
+use crate::views;
+
+/// The database's names as one statement may see them.
+#[derive(Debug)]
+pub struct Names(Arc<Scope>);
+
+/// One schema of it.
+#[derive(Debug)]
+struct SchemaNames {
+    scope: Arc<Scope>,
+    schema: String,
+}
+
+impl Names {
+    /// Names for a statement.
+    pub fn new(scope: Arc<Scope>) -> Self {
+        Self(scope)
+    }
+}
+
+impl CatalogProviderList for Names {
+    fn register_catalog(
+        &self,
+        _: String,
+        _: Arc<dyn CatalogProvider>,
+    ) -> Option<Arc<dyn CatalogProvider>> {
+        None
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        vec![DATABASE.to_owned()]
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        (name == DATABASE).then(|| Arc::new(Self(Arc::clone(&self.0))) as Arc<dyn CatalogProvider>)
+    }
+}
+
+impl CatalogProvider for Names {
+    fn schema_names(&self) -> Vec<String> {
+        self.0.catalog.schemas.iter().map(|s| s.name.clone()).collect()
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        // an unknown schema answers too: `table` then says which relation is missing
+        let scope = Arc::clone(&self.0);
+        let schema = name.to_owned();
+        Some(Arc::new(SchemaNames { scope, schema }))
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for SchemaNames {
+    fn table_names(&self) -> Vec<String> {
+        let catalog = &self.scope.catalog;
+        let Some(schema) = catalog.schema(&self.schema) else { return Vec::new() };
+        catalog.relations.iter().filter(|r| r.schema == schema.oid).map(|r| r.name.clone()).collect()
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.scope.catalog.relation(&self.schema, name).is_some()
+    }
+
+    async fn table(&self, name: &str) -> PlanResult<Option<Arc<dyn TableProvider>>> {
+        Ok(Some(self.resolve(name).await?))
+    }
+}
+
+impl SchemaNames {
+    async fn resolve(&self, name: &str) -> Result<Arc<dyn TableProvider>> {
+        let (bare, version) = TableVersion::of(name);
+        let scope = &self.scope;
+        if let Some(relation) = scope.catalog.relation(&self.schema, bare) {
+            let needed = scope.targets.get(&relation.oid).copied().unwrap_or(Privilege::Select);
+            privileges::check_relation(&scope.catalog, &scope.caller.role, relation, needed)?;
+            scope.touch(relation.oid);
+            return relation_provider(scope, relation, version).await;
+        }
+        let cx = scope.system();
+        // pg_catalog is searched without being named, as in PostgreSQL
+        for schema in [self.schema.as_str(), "pg_catalog"] {
+            let named = schema == self.schema || self.schema == scope.caller.schema;
+            if named && let Some(table) = system::table(schema, bare, &cx).await? {
+                return Ok(table);
+            }
+        }
+        let known = scope.catalog.schema(&self.schema).is_some()
+            || system::SCHEMAS.contains(&self.schema.as_str());
+        Err(match (known, self.schema == scope.caller.schema) {
+            (_, true) => Error::undefined_table(bare),
+            (true, false) => Error::undefined_table(&format!("{}.{bare}", self.schema)),
+            (false, false) => Error::refused(
+                SqlState::INVALID_SCHEMA_NAME,
+                format!("schema \"{}\" does not exist", self.schema),
+            ),
+        })
+    }
+}
+
+async fn relation_provider(
+    scope: &Arc<Scope>,
+    relation: &Relation,
+    version: Option<TableVersion>,
+) -> Result<Arc<dyn TableProvider>> {
+    let version = version.or_else(|| scope.caller.as_of.clone());
+    match relation.kind {
+        RelationKind::Table | RelationKind::StreamingTable => match version {
+            None => {
+                let Some(head) = scope.head.tables.get(&relation.oid) else {
+                    return Err(Error::undefined_table(&relation.name));
+                };
+                Ok(Arc::new(WeirTable::new(Arc::clone(head), false)))
+            }
+            Some(version) => at_version(scope, relation, &version).await,
+        },
+        RelationKind::View | RelationKind::MaterializedView => {
+            if version.is_some() && relation.kind == RelationKind::MaterializedView {
+                return Err(Error::unsupported(
+                    format!("materialized view \"{}\" has no versions", relation.name),
+                    "read its source table AS OF, or create a table from the view",
+                ));
+            }
+            let plan = Box::pin(view_plan(scope, relation)).await?;
+            Ok(Arc::new(ViewTable::new(plan, relation.query.clone())))
+        }
+    }
+}
+
+async fn at_version(
+    scope: &Scope,
+    relation: &Relation,
+    version: &TableVersion,
+) -> Result<Arc<dyn TableProvider>> {
+    let Some(head) = scope.head.tables.get(&relation.oid) else {
+        return Err(Error::undefined_table(&relation.name));
+    };
+    let at = match version {
+        TableVersion::Version(n) => lake::At::Version(*n),
+        TableVersion::Timestamp(text) => lake::At::Timestamp(parse_time(text)?),
+    };
+    let snapshot = lake::open(&head.lake.root, at).await?;
+    Ok(Arc::new(WeirTable::at_version(relation.oid, Arc::new(snapshot))))
+}
+
+/// A timestamp as text, in UTC when it names no zone, in microseconds since the Unix epoch.
+fn parse_time(text: &str) -> Result<i64> {
+    arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(text.trim()).map(|ns| ns / 1000).map_err(|_| {
+        Error::refused(
+            SqlState::INVALID_DATETIME_FORMAT,
+            format!("invalid input syntax for type timestamp: \"{text}\""),
+        )
+    })
+}
+
+/// The plan a view stands for: its query over the statement's cut with its owner's rights, its columns
+/// under the view's names; a materialized view reads its state and what came after.
+pub async fn view_plan(scope: &Arc<Scope>, relation: &Relation) -> Result<LogicalPlan> {
+    let (_, plan) = defining_plan(scope, relation).await?;
+    let plan = match scope.head.views.get(&relation.oid) {
+        Some(head) if relation.kind == RelationKind::MaterializedView => {
+            views::read_plan(&relation.name, relation.oid, plan, head)?
+        }
+        _ => plan,
+    };
+    renamed(plan, relation)
+}
+
+/// The analyzed plan of a view's own query, without its state.
+pub async fn defining_plan(
+    scope: &Arc<Scope>,
+    relation: &Relation,
+) -> Result<(datafusion::execution::SessionState, LogicalPlan)> {
+    let Some(text) = &relation.query else {
+        return Err(Error::Internal(format!("view \"{}\" has no query", relation.name)));
+    };
+    let query = bound(dialect::parse_query(text)?)?;
+    let scope = Arc::new(scope.definer(relation.owner)?);
+    scope.plan(&query).await
+}
+
+fn renamed(plan: LogicalPlan, relation: &Relation) -> Result<LogicalPlan> {
+    let columns = plan.schema().columns();
+    if columns.len() != relation.columns.len() {
+        return Err(Error::refused(
+            SqlState::INVALID_TABLE_DEFINITION,
+            format!("view \"{}\" does not match its source any more", relation.name),
+        )
+        .with_hint("create the view again"));
+    }
+    let exprs = columns
+        .into_iter()
+        .zip(&relation.columns)
+        .map(|(column, named)| Expr::Column(column).alias(&named.name));
+    Ok(LogicalPlanBuilder::from(plan).project(exprs)?.build()?)
+}

@@ -1,0 +1,284 @@
+//! From a data directory to an open database: lock, catalog, log, state of views, background work.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use catalog::{Change, MaterializedView, Oid, Relation, RelationKind, Snapshot, Store};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
+use datafusion::prelude::SessionConfig;
+use deltalake::delta_datafusion::planner::DeltaExtensionPlanner;
+use rand::Rng;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::Engine;
+use super::activity::Sessions;
+use super::refresh::EngineHost;
+use super::scope::DATABASE;
+use crate::config::{Config, Secret};
+use crate::error::{Error, Result, SqlState};
+use crate::governance::audit::Audit;
+use crate::governance::scram;
+use crate::stream::{DirLock, Stream, StreamOptions, TableSpec, ViewSpec};
+use crate::tasks::{self, AbortOnDrop};
+use crate::types;
+use crate::views::Refresher;
+use crate::views::refresh::Pace;
+
+/// The superuser.
+pub const ADMIN: &str = "weir";
+
+impl Engine {
+    /// Opens the catalog (migrating it), the log (recovering it) and the query runtime. Takes the
+    /// data directory's lock; a second process is refused.
+    ///
+    /// # Errors
+    /// 55006 when another process has the directory; what the catalog and the log report.
+    pub async fn open(config: Config) -> Result<Arc<Self>> {
+        std::fs::create_dir_all(&config.data).map_err(Error::io("create the data directory"))?;
+        let lock = DirLock::take(&config.data)?;
+        let store = open_store(&config).await?;
+        let (snapshot, generated) = ensure_admin(&store, &config).await?;
+        let warehouse = warehouse_url(&config)?;
+        let stream = open_stream(&config, &snapshot).await?;
+        let base = base_state(&config)?;
+        let engine = Arc::new_cyclic(|engine| Self {
+            audit: Audit::start(Arc::clone(&store)),
+            refresher: Refresher::new(Arc::new(EngineHost::new(engine.clone())), Pace::default()),
+            sessions: Sessions::default(),
+            stop: CancellationToken::new(),
+            catalog: ArcSwap::new(snapshot),
+            ddl: tokio::sync::Mutex::new(()),
+            background: Mutex::default(),
+            generated_password: Mutex::new(generated),
+            config,
+            store,
+            stream,
+            warehouse,
+            base,
+            _lock: lock,
+        });
+        engine.start_background();
+        Ok(engine)
+    }
+
+    fn start_background(self: &Arc<Self>) {
+        let engine = Arc::downgrade(self);
+        let stop = self.stop.clone();
+        let refresher = tasks::spawn("view refresher", async move {
+            // the engine owns this task: hold it only while it is at work
+            if let Some(engine) = engine.upgrade() {
+                engine.refresher.run(stop).await;
+            }
+        });
+        if let Ok(mut background) = self.background.lock() {
+            background.push(AbortOnDrop::new(refresher));
+        }
+    }
+}
+
+/// The Delta side of a table.
+pub fn table_spec(snapshot: &Snapshot, relation: &Relation) -> Result<TableSpec> {
+    Ok(TableSpec {
+        oid: relation.oid,
+        name: snapshot.qualified_name(relation),
+        schema: types::schema(&relation.columns),
+        partition_by: relation.partition_by.clone(),
+        streaming: relation.kind == RelationKind::StreamingTable,
+        root: location(relation)?,
+        flush_interval: match relation.options.get("flush_interval") {
+            Some(text) => Some(parse_duration(text)?),
+            None => None,
+        },
+    })
+}
+
+/// The location of a relation that has storage.
+pub fn location(relation: &Relation) -> Result<Url> {
+    relation
+        .location
+        .as_deref()
+        .and_then(|text| Url::parse(text).ok())
+        .ok_or_else(|| Error::Internal(format!("relation \"{}\" has no location", relation.name)))
+}
+
+/// `5 s`, `200 ms`, `1 minute`, `2 hours`, `30 days`.
+///
+/// # Errors
+/// 22023 for anything else.
+pub fn parse_duration(text: &str) -> Result<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let millis = match unit.trim() {
+        "ms" | "millisecond" | "milliseconds" => 1,
+        "s" | "second" | "seconds" | "sec" => 1_000,
+        "min" | "minute" | "minutes" => 60_000,
+        "h" | "hour" | "hours" => 3_600_000,
+        "d" | "day" | "days" => 86_400_000,
+        _ => 0,
+    };
+    match number.parse::<u64>().ok().and_then(|n| n.checked_mul(millis)) {
+        Some(total) if total > 0 => Ok(Duration::from_millis(total)),
+        _ => Err(Error::refused(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("invalid duration \"{text}\""),
+        )
+        .with_hint("write a number and a unit, such as '5 s', '200 ms' or '1 hour'")),
+    }
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>> {
+    let location = match &config.catalog {
+        Some(url) => url.0.clone(),
+        None => config.data.join("catalog.db").display().to_string(),
+    };
+    Ok(catalog::store::open(&location).await?)
+}
+
+/// Gives the superuser the configured password, or makes one up when it has none.
+async fn ensure_admin(
+    store: &Arc<dyn Store>,
+    config: &Config,
+) -> Result<(Arc<Snapshot>, Option<Secret>)> {
+    let snapshot = store.load().await?;
+    let Some(admin) = snapshot.role(ADMIN) else {
+        return Err(Error::Internal("the catalog has no superuser".to_owned()));
+    };
+    let (password, generated) = match (&config.admin_password, &admin.scram_verifier) {
+        (Some(given), Some(verifier)) if scram::check_password(verifier, &given.0) => {
+            return Ok((snapshot, None));
+        }
+        (Some(given), _) => (given.0.clone(), None),
+        (None, Some(_)) => return Ok((snapshot, None)),
+        (None, None) => {
+            let made = made_up_password();
+            (made.clone(), Some(Secret(made)))
+        }
+    };
+    let mut admin = admin.clone();
+    admin.scram_verifier = Some(scram::make_verifier(&password));
+    Ok((store.commit(vec![Change::PutRole(admin)]).await?, generated))
+}
+
+fn made_up_password() -> String {
+    const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+    let mut random = rand::rng();
+    (0..20).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect()
+}
+
+fn warehouse_url(config: &Config) -> Result<Url> {
+    let bad = |text: &str| {
+        Error::refused(SqlState::CONFIG_FILE_ERROR, format!("invalid warehouse \"{text}\""))
+    };
+    match &config.warehouse {
+        Some(text) if text.contains("://") => {
+            let url = Url::parse(&format!("{}/", text.trim_end_matches('/'))).map_err(|_| bad(text))?;
+            match url.scheme() {
+                "file" => Ok(url),
+                scheme => Err(Error::unsupported(
+                    format!("warehouse scheme \"{scheme}\" is not supported"),
+                    "use a local directory",
+                )),
+            }
+        }
+        Some(path) => directory_url(Path::new(path)),
+        None => directory_url(&config.data.join("warehouse")),
+    }
+}
+
+fn directory_url(path: &Path) -> Result<Url> {
+    std::fs::create_dir_all(path).map_err(Error::io("create the warehouse directory"))?;
+    let path = path.canonicalize().map_err(Error::io("find the warehouse directory"))?;
+    Url::from_directory_path(&path)
+        .map_err(|()| Error::Internal("the warehouse directory has no url".to_owned()))
+}
+
+async fn open_stream(config: &Config, snapshot: &Snapshot) -> Result<Arc<Stream>> {
+    let mut options = StreamOptions::new(config.data.join("wal"));
+    options.flush_interval = config.flush_interval;
+    options.tail_bytes = config.tail_bytes;
+    let tables = snapshot
+        .relations
+        .iter()
+        .filter(|r| matches!(r.kind, RelationKind::Table | RelationKind::StreamingTable))
+        .map(|r| table_spec(snapshot, r))
+        .collect::<Result<Vec<_>>>()?;
+    let stream = Stream::open(options, tables).await?;
+    for relation in &snapshot.relations {
+        if let Some(view) = &relation.materialized {
+            stream.open_view(view_spec(relation, view)?).await?;
+        }
+    }
+    Ok(stream)
+}
+
+/// The state of a materialized view as the log takes it in.
+fn view_spec(relation: &Relation, view: &MaterializedView) -> Result<ViewSpec> {
+    Ok(ViewSpec {
+        oid: relation.oid,
+        name: relation.name.clone(),
+        schema: Arc::new(arrow::datatypes::Schema::empty()),
+        partition_by: Vec::new(),
+        source: Oid(view.source.0),
+        root: location(relation)?,
+    })
+}
+
+/// DataFusion as weir uses it, before a statement's names are put in.
+fn base_state(config: &Config) -> Result<SessionState> {
+    let pool = TrackConsumersPool::new(
+        FairSpillPool::new(config.query_memory),
+        std::num::NonZeroUsize::MIN.saturating_add(4),
+    );
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .with_temp_file_path(config.data.join("spill"))
+        .with_metadata_cache_limit(64 << 20)
+        .build_arc()?;
+    let mut session = SessionConfig::new()
+        .with_default_catalog_and_schema(DATABASE, super::scope::DEFAULT_SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(false);
+    let options = session.options_mut();
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.parse_float_as_decimal = true;
+    options.execution.parquet.schema_force_view_types = false;
+    options.execution.parquet.pushdown_filters = true;
+    options.execution.parquet.reorder_filters = true;
+    options.optimizer.filter_null_join_keys = true;
+    let state = SessionStateBuilder::new()
+        .with_default_features()
+        .with_config(session)
+        .with_runtime_env(runtime)
+        .with_query_planner(Arc::new(Planner))
+        .with_analyzer_rule(udfs::analyzer_rule())
+        .build();
+    Ok(state)
+}
+
+/// DataFusion's planner with the nodes of views and of delta-rs.
+#[derive(Debug)]
+struct Planner;
+
+#[async_trait::async_trait]
+impl QueryPlanner for Planner {
+    async fn create_physical_plan(
+        &self,
+        plan: &LogicalPlan,
+        state: &SessionState,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![
+            crate::views::extension_planner(),
+            DeltaExtensionPlanner::new(),
+        ]);
+        planner.create_physical_plan(plan, state).await
+    }
+}

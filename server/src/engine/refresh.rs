@@ -1,0 +1,97 @@
+//! What the view refresher needs: views planned over a head with their owners' rights, and commits.
+
+use std::sync::{Arc, Weak};
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use catalog::{Oid, Relation};
+
+use super::Engine;
+use super::names::defining_plan;
+use super::scope::{Caller, Scope};
+use crate::error::{Error, Result};
+use crate::lake::LakeSnapshot;
+use crate::stream::head::{DbHead, Lsn};
+use crate::views::{Host, Planned};
+
+/// The engine, held loosely: it owns the refresher.
+#[derive(Debug)]
+pub struct EngineHost(Weak<Engine>);
+
+impl EngineHost {
+    /// Over an engine that is being made.
+    pub fn new(engine: Weak<Engine>) -> Self {
+        Self(engine)
+    }
+
+    fn engine(&self) -> Result<Arc<Engine>> {
+        self.0.upgrade().ok_or_else(|| Error::Internal("the database is closed".to_owned()))
+    }
+}
+
+#[async_trait]
+impl Host for EngineHost {
+    fn head(&self) -> Arc<DbHead> {
+        self.0.upgrade().map(|e| e.stream.head()).unwrap_or_default()
+    }
+
+    fn views(&self) -> Vec<(Oid, Oid)> {
+        let Some(engine) = self.0.upgrade() else { return Vec::new() };
+        let catalog = engine.catalog();
+        catalog.relations.iter().filter_map(|r| Some((r.oid, r.materialized.as_ref()?.source))).collect()
+    }
+
+    async fn plan(&self, view: Oid, head: &Arc<DbHead>) -> Result<Planned> {
+        let engine = self.engine()?;
+        let caller = Caller::system();
+        let scope = Scope::over(&engine, caller, Arc::clone(head));
+        let relation = relation(&scope.catalog, view)?.clone();
+        let (session, plan) = defining_plan(&Arc::new(scope), &relation).await?;
+        Ok(Planned { name: relation.name, session, plan })
+    }
+
+    async fn commit_state(
+        &self,
+        view: Oid,
+        batches: Vec<RecordBatch>,
+        after: Lsn,
+        upto: Lsn,
+    ) -> Result<()> {
+        let engine = self.engine()?;
+        let source = source(&engine, view)?;
+        let head = engine.stream.head();
+        match head.views.get(&view) {
+            Some(state) if state.durable == after => {
+                engine.stream.commit_state(view, source, batches, upto).await
+            }
+            _ => Err(Error::Internal(format!("state of view {view} moved while it was refreshed"))),
+        }
+    }
+
+    async fn replace_state(
+        &self,
+        view: Oid,
+        old: &Arc<LakeSnapshot>,
+        batches: Vec<RecordBatch>,
+    ) -> Result<()> {
+        let engine = self.engine()?;
+        let source = source(&engine, view)?;
+        let head = engine.stream.head();
+        match head.views.get(&view) {
+            Some(state) if state.state.version == old.version => {
+                engine.stream.replace_state(view, source, batches, state.durable).await
+            }
+            _ => Err(Error::Internal(format!("state of view {view} moved while it was folded"))),
+        }
+    }
+}
+
+fn relation(catalog: &catalog::Snapshot, view: Oid) -> Result<&Relation> {
+    catalog.relation_by_oid(view).ok_or_else(|| Error::undefined_table(&view.to_string()))
+}
+
+fn source(engine: &Engine, view: Oid) -> Result<Oid> {
+    let catalog = engine.catalog();
+    let found = relation(&catalog, view)?.materialized.as_ref().map(|m| m.source);
+    found.ok_or_else(|| Error::Internal(format!("relation {view} is no materialized view")))
+}

@@ -1,0 +1,281 @@
+//! One statement's world: the cut it reads, the role it runs as, and the planning state built on them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use catalog::{ObjectKind, Oid, Privilege, Snapshot};
+use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::parser::Statement as PlanStatement;
+use datafusion::sql::sqlparser::ast;
+
+use super::Engine;
+use super::names::Names;
+use crate::dialect::time_travel::TableVersion;
+use crate::error::{Error, Result, SqlState};
+use crate::governance::privileges;
+use crate::ml::{ModelResolver, ScoringModel};
+use crate::stream::head::DbHead;
+use crate::system::{self, Setting, SystemContext};
+
+/// The schema that unqualified names mean.
+pub const DEFAULT_SCHEMA: &str = "public";
+/// The one database.
+pub const DATABASE: &str = "weir";
+
+/// What a session tells of itself to a statement.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Role that names resolve for.
+    pub role: String,
+    /// Role that logged in.
+    pub session_role: String,
+    /// First schema of the search path.
+    pub schema: String,
+    /// Whole search path.
+    pub search_path: Vec<String>,
+    /// `TimeZone`.
+    pub time_zone: String,
+    /// `weir.as_of`: every table is read as of then.
+    pub as_of: Option<TableVersion>,
+    /// The session's number.
+    pub pid: i32,
+    /// All settings, for `pg_settings`.
+    pub settings: Vec<Setting>,
+}
+
+/// One statement's cut and caller. Everything it reads, it reads through this.
+#[derive(Debug)]
+pub struct Scope {
+    /// The database.
+    pub engine: Arc<Engine>,
+    /// The statement's catalog.
+    pub catalog: Arc<Snapshot>,
+    /// The statement's head.
+    pub head: Arc<DbHead>,
+    /// Who asks.
+    pub caller: Caller,
+    /// Relations the statement writes, with the privilege that takes instead of SELECT.
+    pub targets: HashMap<Oid, Privilege>,
+    /// How many views deep planning is.
+    depth: usize,
+    touched: Arc<Mutex<BTreeSet<Oid>>>,
+}
+
+/// Views may read views this deep.
+const MAX_DEPTH: usize = 32;
+
+impl Caller {
+    /// The server itself, with the superuser's rights.
+    pub fn system() -> Self {
+        Self {
+            role: super::open::ADMIN.to_owned(),
+            session_role: super::open::ADMIN.to_owned(),
+            schema: DEFAULT_SCHEMA.to_owned(),
+            search_path: vec![DEFAULT_SCHEMA.to_owned()],
+            time_zone: "UTC".to_owned(),
+            as_of: None,
+            pid: 0,
+            settings: Vec::new(),
+        }
+    }
+}
+
+impl Scope {
+    /// Takes the newest cut, once.
+    pub fn new(engine: &Arc<Engine>, caller: Caller) -> Self {
+        Self::over(engine, caller, engine.stream.head())
+    }
+
+    /// Over a head that was taken before.
+    pub fn over(engine: &Arc<Engine>, caller: Caller, head: Arc<DbHead>) -> Self {
+        // a relation of a newer catalog may be missing in the head (42P01), never misread
+        let catalog = engine.catalog();
+        Self {
+            engine: Arc::clone(engine),
+            catalog,
+            head,
+            caller,
+            targets: HashMap::new(),
+            depth: 0,
+            touched: Arc::default(),
+        }
+    }
+
+    /// The same cut for the body of a view, with its owner's rights.
+    pub fn definer(&self, owner: Oid) -> Result<Self> {
+        if self.depth >= MAX_DEPTH {
+            return Err(Error::refused(SqlState::PROGRAM_LIMIT_EXCEEDED, "views are nested too deeply"));
+        }
+        let owner = self.catalog.role_by_oid(owner).map(|r| r.name.clone()).unwrap_or_default();
+        Ok(Self {
+            engine: Arc::clone(&self.engine),
+            catalog: Arc::clone(&self.catalog),
+            head: Arc::clone(&self.head),
+            caller: Caller { role: owner, ..self.caller.clone() },
+            targets: HashMap::new(),
+            depth: self.depth + 1,
+            touched: Arc::clone(&self.touched),
+        })
+    }
+
+    /// Notes that the statement read or wrote a relation.
+    pub fn touch(&self, oid: Oid) {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).insert(oid);
+    }
+
+    /// Names of the relations the statement touched, for the audit row.
+    pub fn touched(&self) -> Vec<String> {
+        let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        touched
+            .iter()
+            .filter_map(|oid| self.catalog.relation_by_oid(*oid))
+            .map(|r| self.catalog.qualified_name(r))
+            .collect()
+    }
+
+    /// Splits a written name into schema and name.
+    ///
+    /// # Errors
+    /// 3D000 for another database, 42601 for too many parts.
+    pub fn split_name(&self, parts: &[String]) -> Result<(String, String)> {
+        match parts {
+            [name] => Ok((self.caller.schema.clone(), name.clone())),
+            [schema, name] => Ok((schema.clone(), name.clone())),
+            [database, schema, name] if database == DATABASE => Ok((schema.clone(), name.clone())),
+            [database, _, _] => Err(Error::refused(
+                SqlState::INVALID_CATALOG_NAME,
+                format!("database \"{database}\" does not exist"),
+            )),
+            _ => Err(Error::refused(SqlState::SYNTAX_ERROR, "improper qualified name")),
+        }
+    }
+
+    /// The planning state: DataFusion with this statement's names, functions and models.
+    pub fn state(self: &Arc<Self>) -> Result<SessionState> {
+        let mut state = self.engine.base.clone();
+        state.register_catalog_list(Arc::new(Names::new(Arc::clone(self))));
+        let options = state.config_mut().options_mut();
+        options.execution.time_zone = Some(self.caller.time_zone.clone());
+        options.catalog.default_schema = self.caller.schema.clone();
+        state.mark_start_execution();
+        let models: Arc<dyn ModelResolver> = Arc::new(Models::new(self));
+        for function in crate::ml::functions(&models) {
+            state.register_udf(function)?;
+        }
+        state.register_relation_planner(crate::ml::relation_planner(models))?;
+        let keys: Arc<dyn udfs::SecretKeys> = Arc::new(Keys(Arc::clone(self)));
+        udfs::register_all(&mut state, &keys)?;
+        for function in system::functions(&self.system()) {
+            state.register_udf(function)?;
+        }
+        Ok(state)
+    }
+
+    /// What system tables are built from.
+    pub fn system(&self) -> Arc<SystemContext> {
+        Arc::new(SystemContext {
+            catalog: Arc::clone(&self.catalog),
+            head: Arc::clone(&self.head),
+            store: Arc::clone(&self.engine.store),
+            role: self.caller.role.clone(),
+            session_role: self.caller.session_role.clone(),
+            database: DATABASE.to_owned(),
+            search_path: self.caller.search_path.clone(),
+            backend_pid: self.caller.pid,
+            settings: self.caller.settings.clone(),
+            functions: Vec::new(),
+            activity: self.engine.sessions.list(),
+            jobs: Vec::new(),
+        })
+    }
+
+    /// Plans a query: names resolved for the caller, types coerced, not optimized.
+    pub async fn plan(self: &Arc<Self>, query: &ast::Query) -> Result<(SessionState, LogicalPlan)> {
+        let state = self.state()?;
+        let plan = plan_query(&state, query.clone()).await?;
+        Ok((state, plan))
+    }
+}
+
+/// A parsed query with the relation names inside its function arguments bound; to be planned next.
+pub fn bound(query: ast::Query) -> Result<ast::Query> {
+    let mut statement = ast::Statement::Query(Box::new(query));
+    crate::ml::bind_relation_arguments(&mut statement)?;
+    match statement {
+        ast::Statement::Query(query) => Ok(*query),
+        _ => Err(Error::Internal("a query became another statement".to_owned())),
+    }
+}
+
+/// Plans a query with a state and runs the analyzer on it.
+pub async fn plan_query(state: &SessionState, query: ast::Query) -> Result<LogicalPlan> {
+    let statement = ast::Statement::Query(Box::new(query));
+    let plan = state.statement_to_plan(PlanStatement::Statement(Box::new(statement))).await?;
+    Ok(state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?)
+}
+
+/// Models of the statement's catalog, usable by its caller.
+#[derive(Debug)]
+struct Models {
+    catalog: Arc<Snapshot>,
+    role: String,
+    parsed: Mutex<HashMap<(Oid, i32), Arc<ScoringModel>>>,
+}
+
+impl Models {
+    fn new(scope: &Scope) -> Self {
+        Self {
+            catalog: Arc::clone(&scope.catalog),
+            role: scope.caller.role.clone(),
+            parsed: Mutex::default(),
+        }
+    }
+}
+
+impl ModelResolver for Models {
+    fn resolve(&self, spec: &str) -> Result<Arc<ScoringModel>> {
+        let (name, which) = spec.split_once('@').map_or((spec, None), |(n, w)| (n, Some(w)));
+        let missing = || {
+            Error::refused(SqlState::UNDEFINED_OBJECT, format!("model \"{spec}\" does not exist"))
+        };
+        let model = self.catalog.model(name).ok_or_else(missing)?;
+        let object = (ObjectKind::Model, model.oid, model.owner);
+        if !privileges::allowed(&self.catalog, &self.role, object, Privilege::Usage) {
+            return Err(Error::denied("model", name));
+        }
+        let number = match which {
+            None => model.current,
+            Some(which) => match which.parse() {
+                Ok(number) => number,
+                Err(_) => *model.aliases.get(which).ok_or_else(missing)?,
+            },
+        };
+        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(model) = parsed.get(&(model.oid, number)) {
+            return Ok(Arc::clone(model));
+        }
+        let version = self.catalog.model_version(model.oid, number).ok_or_else(missing)?;
+        let scoring = Arc::new(ScoringModel::from_json(name, &version.artifact)?);
+        parsed.insert((model.oid, number), Arc::clone(&scoring));
+        Ok(scoring)
+    }
+}
+
+/// Secrets of the statement's catalog, usable by its caller.
+#[derive(Debug)]
+struct Keys(Arc<Scope>);
+
+impl udfs::SecretKeys for Keys {
+    fn key(&self, name: &str) -> datafusion::error::Result<Arc<[u8]>> {
+        let Some(secret) = self.0.catalog.secret(name) else {
+            let e = Error::refused(SqlState::UNDEFINED_OBJECT, format!("secret \"{name}\" does not exist"));
+            return Err(e.into());
+        };
+        let object = (ObjectKind::Secret, secret.oid, secret.owner);
+        match privileges::allowed(&self.0.catalog, &self.0.caller.role, object, Privilege::Usage) {
+            true => Ok(secret.key.as_slice().into()),
+            false => Err(Error::denied("secret", name).into()),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Writing data files and commits. Both are durable on return when the table is local.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+
+use arrow::record_batch::RecordBatch;
+use deltalake::datafile::writer::{DeltaWriter, WriterConfig};
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake::kernel::{Action, Add, Remove, Transaction};
+use deltalake::operations::get_num_idx_cols_and_stats_columns;
+use deltalake::parquet::basic::{Compression, ZstdLevel};
+use deltalake::parquet::file::properties::{EnabledStatistics, WriterProperties};
+use deltalake::protocol::{DeltaOperation, SaveMode};
+use futures::{Stream, StreamExt};
+use serde_json::Value;
+
+use super::LakeSnapshot;
+use crate::error::Result;
+
+/// A file is closed when it reaches this size.
+const TARGET_FILE_SIZE: Option<NonZeroU64> = NonZeroU64::new(128 * 1024 * 1024);
+
+/// One commit to be made.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// Files that become part of the table.
+    pub adds: Vec<Add>,
+    /// Files that leave it.
+    pub removes: Vec<Remove>,
+    /// Makes the commit happen at most once: the application and its version.
+    pub txn: Option<(String, i64)>,
+    /// Free entries of the commit's info.
+    pub metadata: Vec<(String, Value)>,
+}
+
+/// Writes batches in the stored schema as Parquet files of the table, not yet part of it.
+/// Encodes on the thread that polls it: call it inside [`super::Compute::run`].
+pub async fn write_files<S>(snapshot: &LakeSnapshot, mut batches: S) -> Result<Vec<Add>>
+where
+    S: Stream<Item = Result<RecordBatch>> + Unpin,
+{
+    let state = snapshot.table.snapshot()?;
+    let (indexed, stats) =
+        get_num_idx_cols_and_stats_columns(Some(state.table_config()), HashMap::new());
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .build();
+    let config = WriterConfig::new(
+        std::sync::Arc::clone(&snapshot.schema),
+        snapshot.partition_by.to_vec(),
+        Some(properties),
+        TARGET_FILE_SIZE,
+        None,
+        indexed,
+        stats,
+    );
+    let mut writer = DeltaWriter::new(snapshot.table.object_store(), config);
+    while let Some(batch) = batches.next().await {
+        let written = match batch {
+            Ok(batch) if batch.num_rows() == 0 => Ok(()),
+            Ok(batch) => writer.write(&batch).await.map_err(Into::into),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = written {
+            if let Err(abort) = writer.abort().await {
+                tracing::warn!(error = %abort, "cannot give up unfinished data files");
+            }
+            return Err(e);
+        }
+    }
+    Ok(writer.close().await?)
+}
+
+/// Commits on top of `snapshot`, which must be the newest the caller knows, and gives the state
+/// after it. With `txn`, an answer that got lost is looked up again: the commit is made once.
+pub async fn commit(snapshot: &LakeSnapshot, commit: Commit) -> Result<LakeSnapshot> {
+    let blind = commit.removes.is_empty();
+    let operation = DeltaOperation::Write {
+        mode: if blind {
+            SaveMode::Append
+        } else {
+            SaveMode::Overwrite
+        },
+        partition_by: (!snapshot.partition_by.is_empty()).then(|| snapshot.partition_by.to_vec()),
+        predicate: None,
+    };
+    let mut metadata = commit.metadata;
+    if blind {
+        metadata.push(("isBlindAppend".to_owned(), Value::Bool(true)));
+    }
+    let mut properties = CommitProperties::default()
+        .with_metadata(metadata)
+        .with_cleanup_expired_logs(Some(false));
+    if let Some((app_id, version)) = &commit.txn {
+        properties = properties.with_application_transaction(Transaction::new(app_id, *version));
+    }
+    let removes = commit.removes.into_iter().map(Action::Remove);
+    let actions = removes.chain(commit.adds.into_iter().map(Action::Add));
+    let done = CommitBuilder::from(properties)
+        .with_actions(actions.collect())
+        .build(
+            Some(snapshot.table.snapshot()?),
+            snapshot.table.log_store(),
+            operation,
+        )
+        .await;
+    match done {
+        Ok(_) => snapshot.refreshed().await,
+        Err(e) => match made_it(snapshot, commit.txn.as_ref()).await {
+            Some(after) => {
+                tracing::warn!(error = %e, "the commit had succeeded although it reported an error");
+                Ok(after)
+            }
+            None => Err(e.into()),
+        },
+    }
+}
+
+/// The table after all, when the log shows that the commit with this `txn` is in it.
+async fn made_it(snapshot: &LakeSnapshot, txn: Option<&(String, i64)>) -> Option<LakeSnapshot> {
+    let (app_id, version) = txn?;
+    let after = snapshot.refreshed().await.ok()?;
+    let found = after.txn_version(app_id).await.ok()??;
+    (found >= *version).then_some(after)
+}

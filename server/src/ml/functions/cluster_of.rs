@@ -1,0 +1,94 @@
+//! `cluster_of(model, f1, f2, …)`: cluster of the row.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature,
+    Volatility,
+};
+use datafusion_macros::user_doc;
+
+use super::{called, feature_types, planned};
+use crate::ml::ModelResolver;
+
+#[user_doc(
+    doc_section(label = "Models"),
+    description = "Number of the row's cluster, an `integer` from 0: the nearest centroid. A missing feature (NULL; for numbers also NaN and infinity) counts as the training mean, a missing or unknown category as `(other)`. Never NULL.",
+    syntax_example = "cluster_of('model', f1, f2, ...)",
+    sql_example = r#"```sql
+SELECT cluster_of('segments', recency, frequency, monetary) AS segment, count(*) FROM rfm GROUP BY 1;
+```"#,
+    argument(
+        name = "model",
+        description = "Name, `name@version` or `name@alias`, as a literal; a bare name is the current version"
+    ),
+    argument(
+        name = "f1, f2, ...",
+        description = "The features in the order of the training query, the target left out"
+    )
+)]
+/// `cluster_of`.
+#[derive(Debug)]
+pub struct ClusterOf {
+    signature: Signature,
+    resolver: Arc<dyn ModelResolver>,
+}
+
+impl ClusterOf {
+    /// The function over the models of a resolver.
+    pub fn new(resolver: Arc<dyn ModelResolver>) -> Self {
+        Self {
+            // Stable: what a name means may change between statements
+            signature: Signature::variadic_any(Volatility::Stable),
+            resolver,
+        }
+    }
+}
+
+impl PartialEq for ClusterOf {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.resolver, &other.resolver)
+    }
+}
+
+impl Eq for ClusterOf {}
+
+impl Hash for ClusterOf {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
+impl ScalarUDFImpl for ClusterOf {
+    fn name(&self) -> &str {
+        "cluster_of"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Int32)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let model = planned(self.name(), &self.resolver, &args)?;
+        model.check_clustering()?;
+        let ty = DataType::Int32;
+        model.check_arguments(&feature_types(&args))?;
+        Ok(Arc::new(Field::new(self.name(), ty, false)))
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.doc()
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let (model, columns) = called(self.name(), &self.resolver, &args.args, args.number_rows)?;
+        Ok(ColumnarValue::Array(Arc::new(model.clusters(&columns)?)))
+    }
+}

@@ -1,0 +1,284 @@
+//! Committers: the only writers of a table in the process, one at a time per table.
+//!
+//! delta-rs loses or doubles rows when two commits of one table are planned over the same state,
+//! so every commit here is made under the table's lock over a state read inside it.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use catalog::Oid;
+use deltalake::DeltaTable;
+use futures::{Stream as Batches, StreamExt, stream};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
+
+use super::core::Core;
+use super::head::{Lsn, TailBatch, ViewHead};
+use super::tail;
+use crate::error::{Error, Result, SqlState};
+use crate::lake::crash::crash_point;
+use crate::lake::{self, Commit, LakeSnapshot};
+
+/// A table or view state that this process writes.
+#[derive(Debug)]
+pub(super) struct Owned {
+    pub(super) oid: Oid,
+    pub(super) name: String,
+    pub(super) streaming: bool,
+    pub(super) flush_interval: std::time::Duration,
+    pub(super) lock: Arc<Mutex<Ledger>>,
+}
+
+/// What only the lock's holder knows.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// The last commit ended in an error: the log must be asked before the next one.
+    uncertain: bool,
+    /// The table was dropped while others waited for the lock.
+    pub(super) dropped: bool,
+}
+
+impl Owned {
+    /// The application id of flushes.
+    pub(super) fn wal_app(oid: Oid) -> String {
+        format!("weir/{oid}/wal")
+    }
+
+    async fn locked(&self) -> Result<OwnedMutexGuard<Ledger>> {
+        let guard = Arc::clone(&self.lock).lock_owned().await;
+        if guard.dropped {
+            return Err(Error::undefined_table(&self.name));
+        }
+        Ok(guard)
+    }
+}
+
+/// Writes a table's tail to storage; what `lake` holds afterwards.
+pub(super) async fn flush(core: Arc<Core>, table: Arc<Owned>) -> Result<Lsn> {
+    let mut ledger = table.locked().await?;
+    flush_locked(&core, &table, &mut ledger).await
+}
+
+async fn flush_locked(core: &Core, table: &Owned, ledger: &mut Ledger) -> Result<Lsn> {
+    let Some(captured) = core.capture(table.oid) else {
+        return Err(Error::undefined_table(&table.name));
+    };
+    let Some(last) = captured.tail.last() else {
+        return Ok(captured.flushed);
+    };
+    let target = last.hi;
+    crash_point("flush-before-parquet");
+    let lake = captured.lake.refreshed().await?;
+    // An earlier attempt may have landed although it reported an error.
+    let stored = if ledger.uncertain || lake.version != captured.lake.version {
+        let found = lake.txn_version(&Owned::wal_app(table.oid)).await?;
+        found.map_or(captured.flushed, |v| captured.flushed.max(Lsn(v)))
+    } else {
+        captured.flushed
+    };
+    let rows: Vec<RecordBatch> = captured
+        .tail
+        .iter()
+        .filter_map(|batch| tail::above(batch, stored))
+        .map(|batch: TailBatch| tail::conform(&batch.batch, &lake.schema))
+        .collect::<Result<_>>()?;
+    let target = target.max(stored);
+    let lake = if rows.is_empty() {
+        lake
+    } else {
+        ledger.uncertain = true;
+        let adds = lake::write_files(&lake, stream::iter(rows.into_iter().map(Ok))).await?;
+        crash_point("flush-after-data-fsync-before-commit");
+        let commit = Commit {
+            adds,
+            txn: Some((Owned::wal_app(table.oid), target.0)),
+            ..Commit::default()
+        };
+        lake::commit(&lake, commit).await?
+    };
+    crash_point("flush-after-commit-before-publish");
+    ledger.uncertain = false;
+    core.stored(table.oid, lake, target);
+    Ok(target)
+}
+
+/// A piece of an ordinary table's append: rows, or the word that all were sent.
+pub(super) enum Piece {
+    Rows(RecordBatch),
+    End,
+}
+
+/// Appends to an ordinary table what arrives on `pieces`, in one commit. Without [`Piece::End`]
+/// the sender gave up, and nothing is committed.
+pub(super) async fn append(
+    core: Arc<Core>,
+    table: Arc<Owned>,
+    pieces: mpsc::Receiver<Piece>,
+) -> Result<u64> {
+    let head = core.head();
+    let Some(table_head) = head.tables.get(&table.oid) else {
+        return Err(Error::undefined_table(&table.name));
+    };
+    let planned = Arc::clone(&table_head.lake);
+    let schema = Arc::clone(&planned.schema);
+    let rows = std::sync::atomic::AtomicU64::new(0);
+    let batches = stream::unfold((pieces, false), |(mut pieces, over)| async move {
+        if over {
+            return None;
+        }
+        match pieces.recv().await {
+            Some(Piece::Rows(batch)) => Some((Ok(batch), (pieces, false))),
+            Some(Piece::End) => None,
+            None => Some((Err(canceled()), (pieces, true))),
+        }
+    })
+    .map(|batch| {
+        let batch = tail::conform(&batch?, &schema)?;
+        rows.fetch_add(
+            batch.num_rows() as u64,
+            std::sync::atomic::Ordering::Relaxed,
+        );
+        Ok(batch)
+    });
+    let adds = lake::write_files(&planned, std::pin::pin!(batches)).await?;
+    let rows = rows.into_inner();
+    if adds.is_empty() {
+        return Ok(0);
+    }
+    crash_point("append-after-data-fsync-before-commit");
+    let _ledger = table.locked().await?;
+    let lake = newest(&core, &table).await?;
+    if lake.schema != planned.schema || lake.partition_by != planned.partition_by {
+        return Err(Error::refused(
+            SqlState::SERIALIZATION_FAILURE,
+            format!("table \"{}\" was altered by another statement", table.name),
+        ));
+    }
+    let app = format!("weir/{}/append", table.oid);
+    let before = lake.txn_version(&app).await?.unwrap_or(0);
+    let commit = Commit {
+        adds,
+        txn: Some((app, before + 1)),
+        ..Commit::default()
+    };
+    let lake = lake::commit(&lake, commit).await?;
+    crash_point("append-after-commit-before-publish");
+    core.stored(table.oid, lake, Lsn::default());
+    Ok(rows)
+}
+
+/// Gives `change` the newest state of a table, alone with it, and publishes what it made of it.
+pub(super) async fn exclusive<T, F, Fut>(core: &Core, table: &Owned, change: F) -> Result<T>
+where
+    F: FnOnce(DeltaTable) -> Fut,
+    Fut: Future<Output = Result<(DeltaTable, T)>>,
+{
+    let mut ledger = table.locked().await?;
+    if table.streaming {
+        flush_locked(core, table, &mut ledger).await?;
+    }
+    let before = newest(core, table).await?;
+    match change(before.table.clone()).await {
+        Ok((after, result)) => {
+            core.stored(table.oid, before.with_table(after)?, Lsn::default());
+            Ok(result)
+        }
+        Err(e) => {
+            // It may have committed before it failed.
+            if let Ok(after) = before.refreshed().await {
+                core.stored(table.oid, after, Lsn::default());
+            }
+            Err(e)
+        }
+    }
+}
+
+/// Adds runs to a view's state, or replaces all of it, with the position they are good for.
+pub(super) async fn commit_state(
+    core: Arc<Core>,
+    view: Arc<Owned>,
+    app: String,
+    batches: Vec<RecordBatch>,
+    durable: Lsn,
+    replace: bool,
+) -> Result<()> {
+    let _ledger = view.locked().await?;
+    let head = core.head();
+    let Some(before) = head.views.get(&view.oid) else {
+        return Err(Error::undefined_table(&view.name));
+    };
+    crash_point("state-before-parquet");
+    let lake = before.state.refreshed().await?;
+    let stored = lake.txn_version(&app).await?.map_or(Lsn::default(), Lsn);
+    // Replacing may restate the same position; adding to it would count rows twice.
+    if durable < stored || (durable == stored && !replace) {
+        publish_state(&core, &view, lake, stored);
+        return Ok(());
+    }
+    let schema = Arc::clone(&lake.schema);
+    let batches = batches
+        .into_iter()
+        .map(move |batch| tail::conform(&batch, &schema));
+    let adds = lake::write_files(&lake, stream::iter(batches)).await?;
+    let removes = if replace {
+        let state = lake.table.snapshot()?;
+        state
+            .log_data()
+            .iter()
+            .map(|file| file.remove_action(true))
+            .collect()
+    } else {
+        Vec::new()
+    };
+    crash_point("state-after-data-fsync-before-commit");
+    let commit = Commit {
+        adds,
+        removes,
+        txn: Some((app, durable.0)),
+        ..Commit::default()
+    };
+    let lake = lake::commit(&lake, commit).await?;
+    crash_point("state-after-commit-before-publish");
+    publish_state(&core, &view, lake, durable);
+    Ok(())
+}
+
+fn publish_state(core: &Core, view: &Owned, lake: LakeSnapshot, durable: Lsn) {
+    core.put_view(
+        view.oid,
+        ViewHead {
+            state: Arc::new(lake),
+            durable,
+        },
+    );
+}
+
+async fn newest(core: &Core, table: &Owned) -> Result<LakeSnapshot> {
+    let head = core.head();
+    let Some(table) = head.tables.get(&table.oid) else {
+        return Err(Error::undefined_table(&table.name));
+    };
+    table.lake.refreshed().await
+}
+
+/// Sends a stream's batches and then the word that it ended well.
+pub(super) async fn feed<S>(mut batches: S, pieces: mpsc::Sender<Piece>) -> Result<()>
+where
+    S: Batches<Item = Result<RecordBatch>> + Unpin,
+{
+    while let Some(batch) = batches.next().await {
+        // A writer that is gone says why itself.
+        if pieces.send(Piece::Rows(batch?)).await.is_err() {
+            return Ok(());
+        }
+    }
+    let _ = pieces.send(Piece::End).await;
+    Ok(())
+}
+
+fn canceled() -> Error {
+    Error::refused(
+        SqlState::QUERY_CANCELED,
+        "the append was canceled before all rows were sent",
+    )
+}

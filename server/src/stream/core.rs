@@ -1,0 +1,205 @@
+//! What the log's writer and the committers share: the head and how it changes.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use arrow::record_batch::RecordBatch;
+use catalog::Oid;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::head::{DbHead, Lsn, TableHead, TailBatch, ViewHead};
+use super::tail;
+use crate::error::Result;
+use crate::lake::{Compute, LakeSnapshot};
+
+/// Tail memory is counted in these units.
+const UNIT: usize = 1024;
+
+/// Shared by everything that changes the head.
+#[derive(Debug)]
+pub(super) struct Core {
+    head: ArcSwap<DbHead>,
+    /// Held while a new head is made from the old one; what belongs to it but not into it.
+    publishing: Mutex<HashMap<Oid, Pending>>,
+    budget: Arc<Semaphore>,
+    units: u32,
+    /// Told when the tails take half of their memory.
+    pub(super) pressure: Notify,
+    pub(super) compute: Compute,
+}
+
+/// Bookkeeping of one table's tail.
+#[derive(Debug, Default)]
+struct Pending {
+    /// Rows up to here are being flushed: their batches are not merged any more.
+    barrier: Lsn,
+    /// Memory taken by rows up to a position; given back when they are flushed.
+    memory: VecDeque<(Lsn, OwnedSemaphorePermit)>,
+}
+
+/// Durable rows of one table, about to become visible.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) oid: Oid,
+    pub(super) lo: Lsn,
+    pub(super) batches: Vec<RecordBatch>,
+    pub(super) memory: Option<OwnedSemaphorePermit>,
+}
+
+/// What a flush takes.
+#[derive(Debug)]
+pub(super) struct Captured {
+    pub(super) lake: Arc<LakeSnapshot>,
+    pub(super) flushed: Lsn,
+    pub(super) tail: Vec<TailBatch>,
+}
+
+impl Core {
+    pub(super) fn new(tail_bytes: usize, compute: Compute) -> Self {
+        let units = u32::try_from(tail_bytes.div_ceil(UNIT)).unwrap_or(u32::MAX >> 4);
+        let units = units.clamp(1, u32::MAX >> 4);
+        Self {
+            head: ArcSwap::default(),
+            publishing: Mutex::new(HashMap::new()),
+            budget: Arc::new(Semaphore::new(units as usize)),
+            units,
+            pressure: Notify::new(),
+            compute,
+        }
+    }
+
+    pub(super) fn head(&self) -> Arc<DbHead> {
+        self.head.load_full()
+    }
+
+    /// Waits for tail memory; one append may take all of it, never more.
+    pub(super) async fn reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
+        let units = units.clamp(1, self.units);
+        if self.budget.available_permits() < (self.units / 2) as usize + units as usize {
+            self.pressure.notify_one();
+        }
+        Arc::clone(&self.budget)
+            .acquire_many_owned(units)
+            .await
+            .ok()
+    }
+
+    /// As [`Self::reserve`] for rows that are there already: takes what is left, at once.
+    pub(super) fn reserve_left(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let left = u32::try_from(self.budget.available_permits()).unwrap_or(u32::MAX);
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
+        let units = units.min(left);
+        Arc::clone(&self.budget).try_acquire_many_owned(units).ok()
+    }
+
+    /// Makes durable rows visible, all in one swap. Rows of a table dropped meanwhile are let go.
+    pub(super) fn arrived(&self, rows: Vec<Arrived>, visible: Lsn) -> Result<()> {
+        let mut publishing = self.publishing();
+        let mut head = DbHead::clone(&self.head.load());
+        let mut changed: HashMap<Oid, TableHead> = HashMap::new();
+        for part in rows {
+            let table = match changed.entry(part.oid) {
+                std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::hash_map::Entry::Vacant(entry) => {
+                    match head.tables.get(&part.oid) {
+                        Some(table) => entry.insert(TableHead::clone(table)),
+                        None => continue,
+                    }
+                }
+            };
+            let pending = publishing.entry(part.oid).or_default();
+            let mut lo = part.lo;
+            for batch in part.batches {
+                let batch = tail::with_lsn(&batch, lo, &table.lake.schema)?;
+                lo = Lsn(batch.hi.0 + 1);
+                tail::push(&mut table.tail, batch, pending.barrier)?;
+            }
+            if let Some(memory) = part.memory {
+                pending.memory.push_back((Lsn(lo.0 - 1), memory));
+            }
+        }
+        for (oid, table) in changed {
+            head.tables.insert(oid, Arc::new(table));
+        }
+        head.visible = head.visible.max(visible);
+        self.head.store(Arc::new(head));
+        Ok(())
+    }
+
+    /// Adds or replaces a table.
+    pub(super) fn put_table(&self, table: TableHead) {
+        let _publishing = self.publishing();
+        let mut head = DbHead::clone(&self.head.load());
+        head.tables.insert(table.oid, Arc::new(table));
+        self.head.store(Arc::new(head));
+    }
+
+    /// Takes a table or view out of sight.
+    pub(super) fn remove(&self, oid: Oid) {
+        let mut publishing = self.publishing();
+        let mut head = DbHead::clone(&self.head.load());
+        head.tables.remove(&oid);
+        head.views.remove(&oid);
+        self.head.store(Arc::new(head));
+        publishing.remove(&oid);
+    }
+
+    /// The tail as it stands; until the next call its batches keep their borders.
+    pub(super) fn capture(&self, oid: Oid) -> Option<Captured> {
+        let mut publishing = self.publishing();
+        let table = Arc::clone(self.head.load().tables.get(&oid)?);
+        if let Some(last) = table.tail.last() {
+            publishing.entry(oid).or_default().barrier = last.hi;
+        }
+        Some(Captured {
+            lake: Arc::clone(&table.lake),
+            flushed: table.flushed,
+            tail: table.tail.clone(),
+        })
+    }
+
+    /// The new stored state and what it holds of the tail, in one swap.
+    pub(super) fn stored(&self, oid: Oid, lake: LakeSnapshot, flushed: Lsn) {
+        let mut publishing = self.publishing();
+        let mut head = DbHead::clone(&self.head.load());
+        let Some(table) = head.tables.get(&oid) else {
+            return;
+        };
+        let mut table = TableHead::clone(table);
+        let flushed = table.flushed.max(flushed);
+        table.tail.retain(|batch| batch.hi > flushed);
+        table.flushed = flushed;
+        if lake.schema != table.lake.schema {
+            table.schema = if table.streaming {
+                tail::visible_schema(&lake.schema)
+            } else {
+                Arc::clone(&lake.schema)
+            };
+        }
+        table.lake = Arc::new(lake);
+        head.tables.insert(oid, Arc::new(table));
+        self.head.store(Arc::new(head));
+        if let Some(pending) = publishing.get_mut(&oid) {
+            while pending.memory.front().is_some_and(|(hi, _)| *hi <= flushed) {
+                pending.memory.pop_front();
+            }
+        }
+    }
+
+    /// Publishes a view's state.
+    pub(super) fn put_view(&self, oid: Oid, view: ViewHead) {
+        let _publishing = self.publishing();
+        let mut head = DbHead::clone(&self.head.load());
+        head.views.insert(oid, Arc::new(view));
+        self.head.store(Arc::new(head));
+    }
+
+    // A panic elsewhere leaves the map whole: every change of it is one step.
+    fn publishing(&self) -> MutexGuard<'_, HashMap<Oid, Pending>> {
+        self.publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,172 @@
+//! From what is on disk to the first head: what Delta holds by its `txn`, and above it the log.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use catalog::Oid;
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::mpsc;
+
+use super::committer::Owned;
+use super::core::{Arrived, Core};
+use super::head::{Lsn, TableHead};
+use super::record::{Record, read_payload};
+use super::segment::{self, Replayed};
+use super::wal::{self, Request, Start};
+use super::{StreamOptions, TableSpec, tail};
+use crate::error::{Error, Result, SqlState};
+use crate::lake::{self, At, Compute, make_dirs_durable};
+
+/// Tables opened at the same time.
+const AT_ONCE: usize = 8;
+
+/// The state to go on from.
+pub(super) struct Recovered {
+    pub(super) core: Arc<Core>,
+    pub(super) wal: mpsc::Sender<Request>,
+    pub(super) owned: HashMap<Oid, Arc<Owned>>,
+}
+
+pub(super) async fn recover(options: &StreamOptions, tables: Vec<TableSpec>) -> Result<Recovered> {
+    let compute = Compute::start(options.writer_threads)?;
+    let core = Arc::new(Core::new(options.tail_bytes, compute));
+    let mut owned = HashMap::new();
+    let opened: Vec<(TableHead, Owned)> = stream::iter(tables)
+        .map(|spec| open_table(options, spec))
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
+    for (head, table) in opened {
+        owned.insert(table.oid, Arc::new(table));
+        core.put_table(head);
+    }
+    let dir = options.wal_dir.clone();
+    let segment_bytes = options.segment_bytes;
+    let work = {
+        let core = Arc::clone(&core);
+        move || {
+            make_dirs_durable(&dir).map_err(Error::io("make the log's directory"))?;
+            let replayed = replay(&core, &dir)?;
+            let flushed = core.head().tables.values().map(|t| t.flushed.0).max();
+            let next = Lsn(replayed.end.0.max(flushed.unwrap_or(0) + 1));
+            core.arrived(Vec::new(), Lsn(next.0 - 1))?;
+            let start = Start {
+                dir,
+                segment_bytes,
+                closed: replayed.closed,
+                spares: replayed.spares,
+                next_id: replayed.next_id,
+                end: replayed.end,
+                next,
+            };
+            wal::start(core, start)
+        }
+    };
+    let wal = match tokio::task::spawn_blocking(work).await {
+        Ok(started) => started?,
+        Err(e) => return Err(Error::Internal(format!("reading the log failed: {e}"))),
+    };
+    Ok(Recovered { core, wal, owned })
+}
+
+/// A table as its storage has it, without tail.
+pub(super) async fn open_table(
+    options: &StreamOptions,
+    spec: TableSpec,
+) -> Result<(TableHead, Owned)> {
+    let lake = lake::open(&spec.root, At::Latest).await?;
+    let expected = if spec.streaming {
+        tail::stored_schema(&spec.schema)
+    } else {
+        Arc::clone(&spec.schema)
+    };
+    let same = lake.schema.fields().len() == expected.fields().len()
+        && lake
+            .schema
+            .fields()
+            .iter()
+            .zip(expected.fields())
+            .all(|(stored, known)| {
+                stored.name() == known.name() && stored.data_type() == known.data_type()
+            });
+    if !same {
+        return Err(Error::refused(
+            SqlState::DATA_CORRUPTED,
+            format!(
+                "the stored columns of table \"{}\" are not those of the catalog",
+                spec.name
+            ),
+        )
+        .with_detail(format!("the table lies at \"{}\"", spec.root)));
+    }
+    let flushed = if spec.streaming {
+        let app = Owned::wal_app(spec.oid);
+        lake.txn_version(&app).await?.map_or(Lsn::default(), Lsn)
+    } else {
+        Lsn::default()
+    };
+    let head = TableHead {
+        oid: spec.oid,
+        streaming: spec.streaming,
+        schema: spec.schema,
+        lake: Arc::new(lake),
+        flushed,
+        tail: Vec::new(),
+    };
+    let owned = Owned {
+        oid: spec.oid,
+        name: spec.name,
+        streaming: spec.streaming,
+        flush_interval: spec.flush_interval.unwrap_or(options.flush_interval),
+        lock: Arc::default(),
+    };
+    Ok((head, owned))
+}
+
+/// Puts every row of the log that no table's storage has into the tails.
+fn replay(core: &Core, dir: &std::path::Path) -> Result<Replayed> {
+    segment::replay(dir, |record| {
+        let rows = unflushed(core, record)?;
+        core.arrived(rows, Lsn(record.end().0 - 1))
+    })
+}
+
+fn unflushed(core: &Core, record: &Record) -> Result<Vec<Arrived>> {
+    let head = core.head();
+    let mut arrived = Vec::new();
+    for (oid, lo, hi, payload) in record.parts() {
+        let Some(table) = head.tables.get(&oid) else {
+            continue; // dropped since
+        };
+        if !table.streaming || hi <= table.flushed {
+            continue;
+        }
+        let mut batches = Vec::new();
+        for batch in read_payload(payload)? {
+            batches.push(tail::conform(&batch, &table.schema)?);
+        }
+        let skip = usize::try_from(table.flushed.0 - lo.0 + 1).unwrap_or(0);
+        let batches = without_first(batches, skip);
+        let bytes = batches.iter().map(tail::slice_bytes).sum();
+        arrived.push(Arrived {
+            oid,
+            lo: Lsn(lo.0 + i64::try_from(skip).unwrap_or(0)),
+            batches,
+            memory: core.reserve_left(bytes),
+        });
+    }
+    Ok(arrived)
+}
+
+fn without_first(batches: Vec<RecordBatch>, mut skip: usize) -> Vec<RecordBatch> {
+    let mut rest = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let rows = batch.num_rows();
+        if skip < rows {
+            rest.push(batch.slice(skip, rows - skip));
+        }
+        skip = skip.saturating_sub(rows);
+    }
+    rest
+}

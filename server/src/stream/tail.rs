@@ -1,0 +1,184 @@
+//! Batches on their way into a tail: the visible columns checked, `_lsn` put in front, small ones
+//! merged, memory they do not need let go.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayData, ArrayRef, AsArray, Int64Array, MutableArrayData, make_array, new_null_array,
+};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+
+use super::head::{Lsn, TailBatch};
+use crate::error::{Error, Result, SqlState};
+use crate::types::LSN;
+
+/// Batches are merged up to this many rows and bytes; larger ones stay as they came.
+const MERGE_ROWS: usize = 32 * 1024;
+const MERGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// The stored schema of a streaming table: `_lsn`, then the visible columns.
+pub fn stored_schema(visible: &Schema) -> SchemaRef {
+    let mut fields = vec![Arc::new(Field::new(LSN, DataType::Int64, false))];
+    fields.extend(visible.fields().iter().cloned());
+    Arc::new(Schema::new(fields))
+}
+
+/// The visible schema of a stored one.
+pub(super) fn visible_schema(stored: &SchemaRef) -> SchemaRef {
+    match stored.fields().first() {
+        Some(first) if first.name() == LSN => Arc::new(Schema::new(
+            stored.fields().iter().skip(1).cloned().collect::<Vec<_>>(),
+        )),
+        _ => Arc::clone(stored),
+    }
+}
+
+/// The batch with exactly the columns of `schema`. Columns in place are taken as they are; else
+/// they are found by name, cast, and where missing filled with NULL.
+///
+/// # Errors
+/// `23502` for NULL in a column that takes none, `42804` for a type that cannot be cast.
+pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    if batch.schema_ref() == schema {
+        return Ok(batch.clone());
+    }
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
+        let column = match batch.column_by_name(field.name()) {
+            Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
+            Some(column) => cast(column, field.data_type()).map_err(|_| {
+                Error::refused(
+                    SqlState::DATATYPE_MISMATCH,
+                    format!(
+                        "column \"{}\" is of type {} but the rows have {}",
+                        field.name(),
+                        crate::types::sql_type(field),
+                        crate::types::sql_type_of(column.data_type()),
+                    ),
+                )
+            })?,
+            None => new_null_array(field.data_type(), batch.num_rows()),
+        };
+        if !field.is_nullable() && column.null_count() > 0 {
+            return Err(Error::refused(
+                SqlState::NOT_NULL_VIOLATION,
+                format!(
+                    "null value in column \"{}\" violates not-null constraint",
+                    field.name()
+                ),
+            ));
+        }
+        columns.push(column);
+    }
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+/// Rows with their positions `lo, lo + 1, …` in the stored schema.
+pub(super) fn with_lsn(batch: &RecordBatch, lo: Lsn, stored: &SchemaRef) -> Result<TailBatch> {
+    let rows = i64::try_from(batch.num_rows())
+        .map_err(|_| Error::Internal("batch too long".to_owned()))?;
+    let positions: Int64Array = (lo.0..lo.0 + rows).collect::<Vec<_>>().into();
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(batch.num_columns() + 1);
+    columns.push(Arc::new(positions));
+    columns.extend(batch.columns().iter().cloned());
+    let with_positions = RecordBatch::try_new(stored_schema(batch.schema_ref()), columns)?;
+    Ok(TailBatch {
+        lo,
+        hi: Lsn(lo.0 + rows - 1),
+        batch: conform(&with_positions, stored)?,
+    })
+}
+
+/// Adds a batch and merges the newest ones while they are small, sizes falling from old to new,
+/// so single-row inserts cost a logarithm each. Batches at or below `barrier` are being flushed
+/// and stay apart.
+pub(super) fn push(tail: &mut Vec<TailBatch>, batch: TailBatch, barrier: Lsn) -> Result<()> {
+    tail.push(batch);
+    while let [.., older, newer] = tail.as_slice() {
+        let small = older.batch.num_rows() < 2 * newer.batch.num_rows()
+            && older.batch.num_rows() + newer.batch.num_rows() <= MERGE_ROWS
+            && slice_bytes(&older.batch) + slice_bytes(&newer.batch) <= MERGE_BYTES;
+        if !small || older.lo <= barrier || older.batch.schema_ref() != newer.batch.schema_ref() {
+            break;
+        }
+        let merged = TailBatch {
+            lo: older.lo,
+            hi: newer.hi,
+            batch: concat_batches(older.batch.schema_ref(), [&older.batch, &newer.batch])?,
+        };
+        tail.truncate(tail.len() - 2);
+        tail.push(merged);
+    }
+    Ok(())
+}
+
+/// The part of a batch above a position; `None` when nothing is.
+pub(super) fn above(batch: &TailBatch, position: Lsn) -> Option<TailBatch> {
+    if batch.hi <= position {
+        return None;
+    }
+    if batch.lo > position {
+        return Some(batch.clone());
+    }
+    let positions = batch.batch.column(0).as_primitive_opt::<Int64Type>()?;
+    let from = positions.values().partition_point(|lsn| *lsn <= position.0);
+    let lo = positions.values().get(from).copied()?;
+    Some(TailBatch {
+        lo: Lsn(lo),
+        hi: batch.hi,
+        batch: batch.batch.slice(from, batch.batch.num_rows() - from),
+    })
+}
+
+/// Bytes of the rows themselves.
+pub(super) fn slice_bytes(batch: &RecordBatch) -> usize {
+    batch
+        .columns()
+        .iter()
+        .map(|column| column.to_data().get_slice_memory_size().unwrap_or(0))
+        .sum()
+}
+
+/// The batch, copied if it is a small part of larger buffers that it would keep alive.
+pub(super) fn compact(batch: RecordBatch) -> Result<RecordBatch> {
+    let mut seen = HashSet::new();
+    let pinned: usize = batch
+        .columns()
+        .iter()
+        .map(|column| pinned_bytes(&column.to_data(), &mut seen))
+        .sum();
+    if pinned <= 2 * slice_bytes(&batch) + 64 * 1024 {
+        return Ok(batch);
+    }
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|column| {
+            let data = column.to_data();
+            let mut copy = MutableArrayData::new(vec![&data], false, data.len());
+            copy.try_extend(0, 0, data.len())?;
+            Ok(make_array(copy.freeze()))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(RecordBatch::try_new(batch.schema(), columns)?)
+}
+
+/// Bytes of the allocations an array keeps alive, each counted once.
+fn pinned_bytes(data: &ArrayData, seen: &mut HashSet<usize>) -> usize {
+    let mut bytes = 0;
+    let validity = data.nulls().map(|nulls| nulls.buffer());
+    for buffer in data.buffers().iter().chain(validity) {
+        if seen.insert(buffer.data_ptr().as_ptr() as usize) {
+            bytes += buffer.capacity();
+        }
+    }
+    bytes
+        + data
+            .child_data()
+            .iter()
+            .map(|child| pinned_bytes(child, seen))
+            .sum::<usize>()
+}

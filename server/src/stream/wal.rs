@@ -1,0 +1,314 @@
+//! The writer of the log: one thread, group commit without timers.
+//!
+//! It takes whatever waits in its queue, writes it, syncs once, publishes, answers; what arrives
+//! meanwhile is the next group. After a failed write or sync nothing can be said about what is on
+//! disk, so the log takes no more rows until a restart has read it again.
+
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use catalog::Oid;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::core::{Arrived, Core};
+use super::head::Lsn;
+use super::record::{Encoded, Part};
+use super::segment::{Closed, Open, SEGMENT_HEADER};
+use crate::error::{Error, Result, SqlState};
+use crate::lake::crash::crash_point;
+use crate::lake::sync_dir;
+
+/// Requests that may wait.
+const QUEUE: usize = 1024;
+/// A group is closed at this many bytes.
+const GROUP_BYTES: usize = 32 * 1024 * 1024;
+/// Small records are gathered into writes of about this size.
+const WRITE_BYTES: usize = 1024 * 1024;
+/// Segments kept to be written again.
+const SPARES: usize = 2;
+
+/// One accepted append on its way.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) encoded: Encoded,
+    pub(super) parts: Vec<(Part, Option<OwnedSemaphorePermit>)>,
+    pub(super) reply: oneshot::Sender<Result<Lsn>>,
+}
+
+#[derive(Debug)]
+pub(super) enum Request {
+    Append(Box<Append>),
+    /// Remove segments that nothing needs.
+    Prune,
+    /// Finish; the sender is dropped when the thread has ended.
+    Stop(oneshot::Sender<()>),
+}
+
+/// What the thread starts from.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) dir: PathBuf,
+    pub(super) segment_bytes: u64,
+    pub(super) closed: Vec<Closed>,
+    pub(super) spares: Vec<PathBuf>,
+    pub(super) next_id: u64,
+    /// Where the log on disk ends.
+    pub(super) end: Lsn,
+    /// Position of the next row.
+    pub(super) next: Lsn,
+}
+
+/// Starts the thread; it ends when all senders are gone or at [`Request::Stop`].
+pub(super) fn start(core: Arc<Core>, start: Start) -> Result<mpsc::Sender<Request>> {
+    let mut spares = start.spares;
+    let open = Open::create(
+        &start.dir,
+        start.next_id,
+        start.end,
+        start.next,
+        start.segment_bytes,
+        spares.pop(),
+    )?;
+    let mut writer = Writer {
+        core,
+        dir: start.dir,
+        segment_bytes: start.segment_bytes,
+        closed: start.closed,
+        spares,
+        open,
+        next: start.next,
+        at: SEGMENT_HEADER as u64,
+        synced: SEGMENT_HEADER as u64,
+        gathered: Vec::new(),
+        poison: None,
+    };
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    std::thread::Builder::new()
+        .name("weir-wal".to_owned())
+        .spawn(move || writer.run(receiver))
+        .map_err(Error::io("start the log's thread"))?;
+    Ok(sender)
+}
+
+struct Writer {
+    core: Arc<Core>,
+    dir: PathBuf,
+    segment_bytes: u64,
+    closed: Vec<Closed>,
+    spares: Vec<PathBuf>,
+    open: Open,
+    next: Lsn,
+    /// Where the next record goes, gathered bytes included.
+    at: u64,
+    /// Durable up to here.
+    synced: u64,
+    gathered: Vec<u8>,
+    poison: Option<Arc<Error>>,
+}
+
+impl Writer {
+    fn run(&mut self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(first) = requests.blocking_recv() {
+            let mut group = Vec::new();
+            let mut bytes = 0;
+            let mut prune = false;
+            let mut stop = None;
+            let mut request = Some(first);
+            while let Some(this) = request.take() {
+                match this {
+                    Request::Append(append) => {
+                        bytes += append.encoded.len();
+                        group.push(*append);
+                    }
+                    Request::Prune => prune = true,
+                    Request::Stop(done) => stop = Some(done),
+                }
+                if bytes < GROUP_BYTES && stop.is_none() {
+                    request = requests.try_recv().ok();
+                }
+            }
+            if !group.is_empty() {
+                self.commit(group);
+            }
+            if prune {
+                self.prune();
+            }
+            if stop.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Writes, syncs, publishes and answers one group, in this order.
+    fn commit(&mut self, mut group: Vec<Append>) {
+        if let Some(poison) = &self.poison {
+            let first = poison.report();
+            for append in group {
+                let refusal = Error::refused(
+                    first.state,
+                    format!("the log takes no more rows: {}", first.message),
+                )
+                .with_hint("reading goes on; remove the cause and restart the server");
+                // a waiter that left needs no answer
+                let _ = append.reply.send(Err(refusal));
+            }
+            return;
+        }
+        let published = self.write_group(&mut group).and_then(|firsts| {
+            let mut ends = Vec::with_capacity(group.len());
+            let mut waiters = Vec::with_capacity(group.len());
+            let mut arrived = Vec::new();
+            for (append, first) in group.drain(..).zip(firsts) {
+                let mut lo = first;
+                for (part, memory) in append.parts {
+                    let rows = part.rows.cast_signed();
+                    arrived.push(Arrived {
+                        oid: part.oid,
+                        lo,
+                        batches: part.batches,
+                        memory,
+                    });
+                    lo = Lsn(lo.0 + rows);
+                }
+                ends.push(Lsn(lo.0 - 1));
+                waiters.push(append.reply);
+            }
+            crash_point("wal-after-fsync-before-publish");
+            self.core.arrived(arrived, Lsn(self.next.0 - 1))?;
+            crash_point("wal-after-publish-before-ack");
+            for (reply, end) in waiters.into_iter().zip(ends) {
+                let _ = reply.send(Ok(end));
+            }
+            Ok(())
+        });
+        if let Err(e) = published {
+            tracing::error!(error = ?e, "the log failed and takes no more rows until a restart");
+            let poison = Arc::new(e);
+            for append in group {
+                let _ = append.reply.send(Err(Error::Shared(Arc::clone(&poison))));
+            }
+            self.poison = Some(poison);
+        }
+    }
+
+    /// Gives the records their places and makes them durable; their first positions on return.
+    fn write_group(&mut self, group: &mut [Append]) -> Result<Vec<Lsn>> {
+        crash_point("wal-before-write");
+        let mut firsts = Vec::with_capacity(group.len());
+        for append in group {
+            let length = append.encoded.len() as u64;
+            if self.at + length > self.segment_bytes && self.at > SEGMENT_HEADER as u64 {
+                self.roll()?;
+            }
+            let first = self.next;
+            let bytes = append.encoded.place(self.open.seed, first, self.synced);
+            if bytes.len() >= WRITE_BYTES {
+                flush_gathered(&mut self.gathered, &self.open, self.at)?;
+                write_at(&self.open, bytes, self.at)?;
+            } else {
+                self.gathered.extend_from_slice(bytes);
+            }
+            self.at += length;
+            if self.gathered.len() >= WRITE_BYTES {
+                flush_gathered(&mut self.gathered, &self.open, self.at)?;
+            }
+            let mut hi = first.0 - 1;
+            for (part, _) in &append.parts {
+                hi += part.rows.cast_signed();
+                self.open.note(part.oid, Lsn(hi));
+            }
+            self.next = Lsn(hi + 1);
+            firsts.push(first);
+        }
+        self.sync()?;
+        Ok(firsts)
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        flush_gathered(&mut self.gathered, &self.open, self.at)?;
+        crash_point("wal-after-write-before-fsync");
+        self.open
+            .file
+            .sync_data()
+            .map_err(Error::io("sync the log"))?;
+        self.synced = self.at;
+        Ok(())
+    }
+
+    /// Ends the segment and begins the next one.
+    fn roll(&mut self) -> Result<()> {
+        self.sync()?;
+        let open = Open::create(
+            &self.dir,
+            self.open.id + 1,
+            self.next,
+            self.next,
+            self.segment_bytes,
+            self.spares.pop(),
+        )?;
+        let before = std::mem::replace(&mut self.open, open);
+        self.closed.push(before.close());
+        self.at = SEGMENT_HEADER as u64;
+        self.synced = self.at;
+        Ok(())
+    }
+
+    /// Removes segments, oldest first, whose rows are all in their tables' storage. A failure only
+    /// leaves files behind.
+    fn prune(&mut self) {
+        let head = self.core.head();
+        let needed = |oid: &Oid, hi: &Lsn| {
+            head.tables
+                .get(oid)
+                .is_some_and(|table| table.streaming && table.flushed < *hi)
+        };
+        let keep = self
+            .closed
+            .iter()
+            .position(|segment| segment.highest.iter().any(|(oid, hi)| needed(oid, hi)))
+            .unwrap_or(self.closed.len());
+        for _ in 0..keep {
+            let Some(segment) = self.closed.first() else {
+                return;
+            };
+            let spare = segment.path.with_extension("spare");
+            let recycle = self.spares.len() < SPARES;
+            let gone = if recycle {
+                std::fs::rename(&segment.path, &spare)
+            } else {
+                std::fs::remove_file(&segment.path)
+            };
+            // In order and each one durable: a gap would look like a lost segment.
+            if let Err(e) = gone.and_then(|()| sync_dir(&self.dir)) {
+                tracing::warn!(segment = segment.id, error = %e, "cannot remove a log segment");
+                return;
+            }
+            if recycle {
+                self.spares.push(spare);
+            }
+            self.closed.remove(0);
+            crash_point("wal-during-removal");
+        }
+    }
+}
+
+/// Writes what was gathered; it ends at `end`.
+fn flush_gathered(gathered: &mut Vec<u8>, open: &Open, end: u64) -> Result<()> {
+    if !gathered.is_empty() {
+        write_at(open, gathered, end - gathered.len() as u64)?;
+        gathered.clear();
+    }
+    Ok(())
+}
+
+fn write_at(open: &Open, bytes: &[u8], at: u64) -> Result<()> {
+    open.file
+        .write_all_at(bytes, at)
+        .map_err(Error::io("write to the log"))
+}
+
+/// The answer when the thread is gone.
+pub(super) fn stopped() -> Error {
+    Error::refused(SqlState::ADMIN_SHUTDOWN, "the server is shutting down")
+}

@@ -1,0 +1,1 @@
+//! Rewrites of statements that mention system tables.

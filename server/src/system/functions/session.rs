@@ -1,0 +1,106 @@
+//! Functions about the server and this connection: `version()`, `current_schema()`, …
+
+use super::{Entry, Row};
+use crate::error::{Error, Result, SqlState};
+use crate::system::frame::{Cell, Kind};
+use crate::system::{SCHEMAS, SystemContext};
+
+pub(super) const LIST: &[Entry] = &[
+    ("version", Kind::Text, |_, _| Ok(version().into())),
+    ("current_database", Kind::Word("name"), database),
+    ("current_catalog", Kind::Word("name"), database),
+    ("current_schema", Kind::Word("name"), |cx, _| {
+        Ok(search_path(cx).next().into())
+    }),
+    ("current_schemas", Kind::TextList(None), current_schemas),
+    ("current_user", Kind::Word("name"), |cx, _| {
+        Ok((&cx.role).into())
+    }),
+    ("current_role", Kind::Word("name"), |cx, _| {
+        Ok((&cx.role).into())
+    }),
+    ("user", Kind::Word("name"), |cx, _| Ok((&cx.role).into())),
+    ("session_user", Kind::Word("name"), |cx, _| {
+        Ok((&cx.session_role).into())
+    }),
+    ("pg_backend_pid", Kind::Int4, |cx, _| {
+        Ok(cx.backend_pid.into())
+    }),
+    ("current_setting", Kind::Text, current_setting),
+    ("pg_is_in_recovery", Kind::Bool, |_, _| Ok(false.into())),
+    ("txid_current", Kind::Int8, |cx, _| {
+        Ok(cx.catalog.generation.into())
+    }),
+    ("getdatabaseencoding", Kind::Word("name"), |_, _| {
+        Ok("UTF8".into())
+    }),
+    ("pg_encoding_to_char", Kind::Word("name"), |_, row| {
+        Ok(row.int(0).map(|e| if e == 6 { "UTF8" } else { "" }).into())
+    }),
+    ("pg_char_to_encoding", Kind::Int4, |_, row| {
+        let utf8 = |name: &str| name.eq_ignore_ascii_case("utf8");
+        Ok(row.text(0).map(|n| if utf8(n) { 6 } else { -1 }).into())
+    }),
+    ("pg_my_temp_schema", Kind::Id("oid"), |_, _| Ok(0.into())),
+    ("pg_is_other_temp_schema", Kind::Bool, |_, _| {
+        Ok(false.into())
+    }),
+    ("inet_server_addr", Kind::Text, |_, _| Ok(Cell::Null)),
+    ("inet_server_port", Kind::Int4, |_, _| Ok(Cell::Null)),
+    ("inet_client_addr", Kind::Text, client_address),
+];
+
+/// What clients read to learn which PostgreSQL they talk to.
+fn version() -> String {
+    format!("PostgreSQL 15.18 (weir {})", env!("CARGO_PKG_VERSION"))
+}
+
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "every entry of the list has this form"
+)]
+fn database(cx: &SystemContext, _: &Row<'_>) -> Result<Cell> {
+    Ok((&cx.database).into())
+}
+
+/// The schemas of the search path that exist.
+fn search_path(cx: &SystemContext) -> impl Iterator<Item = String> {
+    cx.search_path
+        .iter()
+        .map(|name| if name == "$user" { &cx.role } else { name })
+        .filter(|name| SCHEMAS.contains(&name.as_str()) || cx.catalog.schema(name).is_some())
+        .cloned()
+}
+
+fn current_schemas(cx: &SystemContext, row: &Row<'_>) -> Result<Cell> {
+    let mut all: Vec<String> = search_path(cx).collect();
+    if row.flag(0).unwrap_or(false) && !all.iter().any(|s| s == "pg_catalog") {
+        all.insert(0, "pg_catalog".to_owned());
+    }
+    Ok(all.into())
+}
+
+fn current_setting(cx: &SystemContext, row: &Row<'_>) -> Result<Cell> {
+    let Some(name) = row.text(0) else {
+        return Ok(Cell::Null);
+    };
+    let found = cx
+        .settings
+        .iter()
+        .find(|s| s.name.eq_ignore_ascii_case(name));
+    match found {
+        Some(setting) => Ok(setting.value.clone().unwrap_or_default().into()),
+        None if row.flag(1).unwrap_or(false) => Ok(Cell::Null),
+        // what every PostgreSQL has and clients compare with `pg_am.amname`
+        None if name == "default_table_access_method" => Ok("heap".into()),
+        None => Err(Error::refused(
+            SqlState::UNDEFINED_OBJECT,
+            format!("unrecognized configuration parameter \"{name}\""),
+        )),
+    }
+}
+
+fn client_address(cx: &SystemContext, _: &Row<'_>) -> Result<Cell> {
+    let own = cx.activity.iter().find(|a| a.pid == cx.backend_pid);
+    Ok(own.and_then(|a| a.client_address.clone()).into())
+}

@@ -1,0 +1,463 @@
+//! A streaming table `t` with views over it: real Delta tables, the real refresher, a head in memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use catalog::Oid;
+use datafusion::catalog::Session;
+use datafusion::common::ScalarValue;
+use datafusion::datasource::ViewTable;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::QueryPlanner;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use rand::Rng;
+
+use crate::engine::scan::WeirTable;
+use crate::engine::scan::fixture::Lake;
+use crate::error::{Error, Result};
+use crate::lake::LakeSnapshot;
+use crate::stream::head::{DbHead, Lsn, TableHead, ViewHead};
+use crate::types::LSN;
+use crate::views::refresh::{Host, Pace, Planned, Refresher};
+use crate::views::{analyze, extension_planner, read_plan, state_schema};
+
+const SOURCE: Oid = Oid(16384);
+
+pub(super) struct World {
+    host: Arc<TestHost>,
+    pub(super) refresher: Refresher,
+    source: tokio::sync::Mutex<Lake>,
+    plain: Arc<TableHead>,
+}
+
+/// The real planner list, as a session installs it.
+#[derive(Debug)]
+struct Planner;
+
+#[async_trait]
+impl QueryPlanner for Planner {
+    async fn create_physical_plan(
+        &self,
+        plan: &LogicalPlan,
+        session: &dyn Session,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![extension_planner()]);
+        planner.create_physical_plan(plan, session).await
+    }
+}
+
+fn session(head: &DbHead) -> SessionContext {
+    let config = SessionConfig::new()
+        .with_target_partitions(3)
+        .with_batch_size(16);
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_default_features()
+        .with_query_planner(Arc::new(Planner))
+        .build();
+    let ctx = SessionContext::new_with_state(state);
+    if let Some(table) = head.tables.get(&SOURCE) {
+        let table = WeirTable::new(Arc::clone(table), false);
+        ctx.register_table("t", Arc::new(table)).unwrap();
+    }
+    ctx
+}
+
+async fn planned(ctx: &SessionContext, sql: &str) -> LogicalPlan {
+    let state = ctx.state();
+    let plan = state.create_logical_plan(sql).await.unwrap();
+    state
+        .analyzer()
+        .execute_and_check(plan, state.config_options(), |_, _| {})
+        .unwrap()
+}
+
+#[derive(Debug)]
+struct TestHost {
+    sql: HashMap<Oid, String>,
+    head: Mutex<Arc<DbHead>>,
+    states: tokio::sync::Mutex<HashMap<Oid, Lake>>,
+}
+
+impl TestHost {
+    fn publish(&self, change: impl FnOnce(&mut DbHead)) {
+        let mut head = self.head.lock().unwrap();
+        let mut next = DbHead::clone(&head);
+        change(&mut next);
+        *head = Arc::new(next);
+    }
+
+    fn publish_state(&self, view: Oid, state: Arc<LakeSnapshot>, durable: Lsn) {
+        self.publish(|head| {
+            head.views
+                .insert(view, Arc::new(ViewHead { state, durable }));
+        });
+    }
+}
+
+fn one(batches: &[RecordBatch], schema: &SchemaRef) -> RecordBatch {
+    concat_batches(schema, batches).unwrap()
+}
+
+#[async_trait]
+impl Host for TestHost {
+    fn head(&self) -> Arc<DbHead> {
+        Arc::clone(&self.head.lock().unwrap())
+    }
+
+    fn views(&self) -> Vec<(Oid, Oid)> {
+        self.sql.keys().map(|view| (*view, SOURCE)).collect()
+    }
+
+    async fn plan(&self, view: Oid, head: &Arc<DbHead>) -> Result<Planned> {
+        let ctx = session(head);
+        let plan = planned(&ctx, &self.sql[&view]).await;
+        Ok(Planned {
+            name: "v".to_owned(),
+            session: ctx.state(),
+            plan,
+        })
+    }
+
+    async fn commit_state(
+        &self,
+        view: Oid,
+        batches: Vec<RecordBatch>,
+        after: Lsn,
+        upto: Lsn,
+    ) -> Result<()> {
+        assert_eq!(self.head().views[&view].durable, after);
+        let mut states = self.states.lock().await;
+        let lake = states.get_mut(&view).unwrap();
+        let schema = Arc::clone(&lake.schema);
+        lake.append(one(&batches, &schema)).await;
+        self.publish_state(view, lake.snapshot(), upto);
+        Ok(())
+    }
+
+    async fn replace_state(
+        &self,
+        view: Oid,
+        old: &Arc<LakeSnapshot>,
+        batches: Vec<RecordBatch>,
+    ) -> Result<()> {
+        let head = self.head();
+        if head.views[&view].state.version != old.version {
+            return Err(Error::Internal("state moved on".to_owned()));
+        }
+        let mut states = self.states.lock().await;
+        let lake = states.get_mut(&view).unwrap();
+        let schema = Arc::clone(&lake.schema);
+        lake.overwrite(one(&batches, &schema)).await;
+        self.publish_state(view, lake.snapshot(), head.views[&view].durable);
+        Ok(())
+    }
+}
+
+impl World {
+    pub(super) async fn new(queries: &[&str]) -> Self {
+        let source = Lake::create(&stored(), &[]).await;
+        let mut head = DbHead::default();
+        head.tables.insert(SOURCE, source.head(vec![]));
+        let mut states = HashMap::new();
+        let mut sql = HashMap::new();
+        for (i, query) in queries.iter().enumerate() {
+            let view = Oid(20000 + u32::try_from(i).unwrap());
+            let analysis = analyze("v", &planned(&session(&head), query).await).unwrap();
+            assert_eq!(analysis.source, SOURCE);
+            let lake = Lake::create(&state_schema(&analysis), &[]).await;
+            let state = ViewHead {
+                state: lake.snapshot(),
+                durable: Lsn::default(),
+            };
+            head.views.insert(view, Arc::new(state));
+            states.insert(view, lake);
+            sql.insert(view, (*query).to_owned());
+        }
+        let host = Arc::new(TestHost {
+            sql,
+            head: Mutex::new(Arc::new(head)),
+            states: tokio::sync::Mutex::new(states),
+        });
+        let pace = Pace {
+            every: Duration::from_millis(10),
+            lag: 10,
+            files: 2,
+            ..Pace::default()
+        };
+        let refresher = Refresher::new(Arc::<TestHost>::clone(&host), pace);
+        let plain = TableHead {
+            streaming: false,
+            ..TableHead::clone(&source.head(vec![]))
+        };
+        let source = tokio::sync::Mutex::new(source);
+        Self {
+            host,
+            refresher,
+            source,
+            plain: Arc::new(plain),
+        }
+    }
+
+    pub(super) fn views(&self) -> Vec<Oid> {
+        let mut views: Vec<Oid> = self.host.sql.keys().copied().collect();
+        views.sort();
+        views
+    }
+
+    pub(super) fn sql(&self, view: Oid) -> &str {
+        &self.host.sql[&view]
+    }
+
+    /// One more than the newest position.
+    pub(super) fn next_lsn(&self) -> i64 {
+        let head = self.host.head();
+        let table = &head.tables[&SOURCE];
+        let newest = table.tail.last().map_or(table.flushed, |t| t.hi);
+        newest.0 + 1
+    }
+
+    pub(super) async fn append(&self, batch: RecordBatch) {
+        let source = self.source.lock().await;
+        let mut tail: Vec<RecordBatch> = self.tail();
+        tail.push(batch);
+        self.host.publish(|head| {
+            head.tables.insert(SOURCE, source.head(tail));
+        });
+    }
+
+    fn tail(&self) -> Vec<RecordBatch> {
+        self.host.head().tables[&SOURCE]
+            .tail
+            .iter()
+            .map(|t| t.batch.clone())
+            .collect()
+    }
+
+    /// Moves the tail to storage, as one file.
+    pub(super) async fn flush(&self) {
+        let mut source = self.source.lock().await;
+        let tail = self.tail();
+        if !tail.is_empty() {
+            source.append(one(&tail, &stored())).await;
+        }
+        self.host.publish(|head| {
+            head.tables.insert(SOURCE, source.head(vec![]));
+        });
+    }
+
+    pub(super) async fn refresh(&self, view: Oid) {
+        Box::pin(self.refresher.refresh(view, SOURCE))
+            .await
+            .unwrap();
+    }
+
+    pub(super) async fn compact(&self, view: Oid) -> bool {
+        Box::pin(self.refresher.compact(view)).await.unwrap()
+    }
+
+    pub(super) fn durable(&self, view: Oid) -> i64 {
+        self.host.head().views[&view].durable.0
+    }
+
+    pub(super) fn state_files(&self, view: Oid) -> usize {
+        self.host.head().views[&view].state.files.len()
+    }
+
+    pub(super) async fn state_rows(&self, view: Oid) -> Rows {
+        let head = self.host.head();
+        let ctx = session(&head);
+        let table = WeirTable::at_version(view, Arc::clone(&head.views[&view].state));
+        rows_of(
+            &ctx.read_table(Arc::new(table))
+                .unwrap()
+                .collect()
+                .await
+                .unwrap(),
+        )
+    }
+
+    /// A query's analyzed plan; `plain` is the same table, not streaming.
+    pub(super) async fn plan(&self, sql: &str) -> LogicalPlan {
+        let ctx = session(&self.host.head());
+        let plain = WeirTable::new(Arc::clone(&self.plain), false);
+        ctx.register_table("plain", Arc::new(plain)).unwrap();
+        planned(&ctx, sql).await
+    }
+
+    pub(super) async fn direct(&self, view: Oid) -> Rows {
+        let ctx = session(&self.host.head());
+        rows_of(
+            &ctx.sql(self.sql(view))
+                .await
+                .unwrap()
+                .collect()
+                .await
+                .unwrap(),
+        )
+    }
+
+    pub(super) async fn read(&self, view: Oid) -> Rows {
+        let head = self.host.head();
+        let ctx = session(&head);
+        let plan = planned(&ctx, self.sql(view)).await;
+        let plan = read_plan("v", view, plan, &head.views[&view]).unwrap();
+        rows_of(
+            &ctx.execute_logical_plan(plan)
+                .await
+                .unwrap()
+                .collect()
+                .await
+                .unwrap(),
+        )
+    }
+
+    async fn with_view(&self, view: Oid, kept: bool) -> SessionContext {
+        let head = self.host.head();
+        let ctx = session(&head);
+        let mut plan = planned(&ctx, self.sql(view)).await;
+        if kept {
+            plan = read_plan("v", view, plan, &head.views[&view]).unwrap();
+        }
+        ctx.register_table("v", Arc::new(ViewTable::new(plan, None)))
+            .unwrap();
+        ctx
+    }
+
+    /// Asks over the view, or over its query under the same name.
+    pub(super) async fn ask(&self, view: Oid, question: &str, kept: bool) -> Vec<RecordBatch> {
+        let ctx = self.with_view(view, kept).await;
+        ctx.sql(question).await.unwrap().collect().await.unwrap()
+    }
+
+    pub(super) async fn explain(&self, view: Oid, question: &str) -> String {
+        let ctx = self.with_view(view, true).await;
+        let rows = ctx
+            .sql(&format!("EXPLAIN {question}"))
+            .await
+            .unwrap()
+            .collect()
+            .await
+            .unwrap();
+        arrow::util::pretty::pretty_format_batches(&rows)
+            .unwrap()
+            .to_string()
+    }
+}
+
+fn stored() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new(LSN, DataType::Int64, false),
+        Field::new("k", DataType::Utf8, true),
+        Field::new("i", DataType::Int32, false),
+        Field::new("v", DataType::Float64, true),
+        Field::new("f", DataType::Float64, true),
+        Field::new("d", DataType::Decimal128(12, 2), true),
+        Field::new("b", DataType::Boolean, true),
+        Field::new(
+            "ts",
+            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            true,
+        ),
+    ]))
+}
+
+/// Random rows from that position on: few keys, NULLs everywhere, NaN among the float keys.
+pub(super) fn events(random: &mut impl Rng, first: i64, rows: i64) -> RecordBatch {
+    let keys = [
+        "a",
+        "ab",
+        "b",
+        "a long key that does not fit a view",
+        "ü",
+        "",
+    ];
+    let floats = [0.0, 1.5, -3.25, f64::NAN, f64::INFINITY];
+    let mut k: Vec<Option<&str>> = vec![];
+    let (mut i, mut v, mut f, mut d, mut b, mut ts) =
+        (vec![], vec![], vec![], vec![], vec![], vec![]);
+    for _ in 0..rows {
+        let some = |random: &mut dyn rand::RngCore| random.random_bool(0.85);
+        k.push(some(random).then(|| keys[random.random_range(0..keys.len())]));
+        i.push(random.random_range(-5i32..50));
+        v.push(some(random).then(|| random.random_range(-100.0..100.0)));
+        f.push(some(random).then(|| floats[random.random_range(0..floats.len())]));
+        d.push(some(random).then(|| random.random_range(-500i128..500)));
+        b.push(some(random).then(|| random.random_bool(0.5)));
+        ts.push(some(random).then(|| random.random_range(0i64..20_000_000_000)));
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(first..first + rows)),
+        Arc::new(StringArray::from(k)),
+        Arc::new(Int32Array::from(i)),
+        Arc::new(Float64Array::from(v)),
+        Arc::new(Float64Array::from(f)),
+        Arc::new(
+            Decimal128Array::from(d)
+                .with_precision_and_scale(12, 2)
+                .unwrap(),
+        ),
+        Arc::new(BooleanArray::from(b)),
+        Arc::new(TimestampMicrosecondArray::from(ts).with_timezone("UTC")),
+    ];
+    RecordBatch::try_new(stored(), columns).unwrap()
+}
+
+/// A result as values, sorted.
+#[derive(Debug)]
+pub(super) struct Rows {
+    pub(super) names: Vec<String>,
+    pub(super) types: Vec<DataType>,
+    pub(super) rows: Vec<Vec<ScalarValue>>,
+}
+
+pub(super) fn rows_of(batches: &[RecordBatch]) -> Rows {
+    let schema = batches
+        .first()
+        .map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+    let mut rows: Vec<Vec<ScalarValue>> = vec![];
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            let values = batch.columns().iter();
+            rows.push(
+                values
+                    .map(|c| ScalarValue::try_from_array(c, row).unwrap())
+                    .collect(),
+            );
+        }
+    }
+    // floats last and coarse, so that their last bits do not decide
+    let key = |row: &Vec<ScalarValue>| {
+        let coarse = |v: &ScalarValue| match v {
+            ScalarValue::Float64(Some(f)) => format!("{f:.4e}"),
+            other => other.to_string(),
+        };
+        let (floats, exact): (Vec<_>, Vec<_>) = row
+            .iter()
+            .partition(|v| matches!(v, ScalarValue::Float64(_)));
+        let texts: Vec<String> = exact.into_iter().chain(floats).map(coarse).collect();
+        texts.join("\u{1}")
+    };
+    rows.sort_by_cached_key(key);
+    Rows {
+        names: schema.fields().iter().map(|f| f.name().clone()).collect(),
+        types: schema
+            .fields()
+            .iter()
+            .map(|f| f.data_type().clone())
+            .collect(),
+        rows,
+    }
+}

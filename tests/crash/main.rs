@@ -1,0 +1,226 @@
+//! The acked-write checker: producers at every door, a server that dies at any moment, and the books.
+//!
+//! What must hold after each death: every acknowledged row is there exactly once, nothing is there that
+//! was not sent, a request is there whole or not at all, each producer's rows stand in the order in
+//! which it sent them, and the view equals its query. At the end a stranger reads the Delta table and
+//! counts the same rows.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test reports by panicking and printing"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "client tasks of tests are not the server's tasks"
+)]
+
+mod ledger;
+mod producers;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use ledger::Ledger;
+use producers::Crowd;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tempfile::TempDir;
+use tests::{PgSession, Spawned, delta};
+
+/// The program as its own process.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_weir-under-test");
+/// How many times the server dies at a random moment.
+const KILLS: usize = 25;
+/// An armed crash point must be reached by then.
+const REACH_LIMIT: Duration = Duration::from_secs(20);
+
+/// Segments so small that the log goes on to the next one many times in a test.
+const SMALL_SEGMENTS: (&str, &str) = ("WEIR__STREAM__SEGMENT_BYTES", "262144");
+
+async fn start(dir: &TempDir) -> Spawned {
+    let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), &[SMALL_SEGMENTS]).await;
+    started.unwrap_or_else(|log| panic!("the server ended before it opened its doors:\n{log}"))
+}
+
+async fn set_up(server: &Spawned) {
+    let pg = server.connect().await;
+    pg.run(
+        "CREATE STREAMING TABLE acked (producer TEXT NOT NULL, seq BIGINT NOT NULL, filler TEXT) \
+         WITH (flush_interval = '150 ms')",
+    )
+    .await;
+    pg.run("CREATE TABLE plain (producer TEXT NOT NULL, seq BIGINT NOT NULL, filler TEXT)")
+        .await;
+    pg.run(
+        "CREATE MATERIALIZED VIEW per_producer AS SELECT producer, count(*) AS n, \
+         sum(seq) AS total, max(seq) AS highest FROM acked GROUP BY producer",
+    )
+    .await;
+}
+
+/// Compares what a server shows with the books.
+async fn check(pg: &PgSession, ledger: &Ledger, step: &str) {
+    // An ordinary table keeps no order of its own.
+    let mut rows = Vec::new();
+    for sql in [
+        "SELECT producer, seq FROM acked ORDER BY _lsn",
+        "SELECT producer, seq FROM plain ORDER BY seq",
+    ] {
+        let read = pg.rows(sql).await;
+        rows.extend(read.unwrap_or_else(|e| panic!("{step}: {e}")));
+    }
+    let read = rows.into_iter().map(|mut row| {
+        let seq = row[1].as_ref().unwrap().parse().unwrap();
+        (row[0].take().unwrap(), seq)
+    });
+    ledger
+        .compare(read)
+        .unwrap_or_else(|e| panic!("{step}: {e}"));
+
+    let view = pg
+        .rows("SELECT producer, n, total, highest FROM per_producer ORDER BY producer")
+        .await;
+    let query = "SELECT producer, count(*), sum(seq), max(seq) FROM acked GROUP BY producer ORDER BY producer";
+    let asked = pg.rows(query).await;
+    assert_eq!(
+        view.unwrap(),
+        asked.unwrap(),
+        "{step}: the view is not its query"
+    );
+}
+
+/// Reads the Delta tables without weir.
+async fn check_from_outside(dir: &TempDir, acked: i64, plain: i64) {
+    let mut counted = Vec::new();
+    for table in delta::tables_under(dir.path()) {
+        let location = table.to_str().unwrap();
+        let columns = delta::columns(location).await;
+        if !columns.iter().any(|c| c == "filler") {
+            continue;
+        }
+        let position = if columns[0] == "_lsn" { "_lsn" } else { "seq" };
+        let sql = format!(
+            "SELECT count(*), count(DISTINCT concat(producer, ':', seq)), \
+             count(DISTINCT {position}) FROM t"
+        );
+        let batches = delta::query(location, &sql).await;
+        let value = |i: usize| batches[0].column(i).as_primitive::<Int64Type>().value(0);
+        counted.push((position, [value(0), value(1), value(2)]));
+    }
+    counted.sort_unstable();
+    let expected = [("_lsn", [acked; 3]), ("seq", [plain; 3])];
+    assert_eq!(
+        counted, expected,
+        "rows, distinct rows, distinct positions in Delta"
+    );
+}
+
+async fn finish(server: Spawned, dir: &TempDir, ledger: &Ledger) {
+    let pg = server.connect().await;
+    check(&pg, ledger, "at the end").await;
+    let rows = pg.count("SELECT count(*) FROM acked").await;
+    let plain = pg.count("SELECT count(*) FROM plain").await;
+    pg.run("FLUSH TABLE acked").await;
+    drop(pg);
+    server.stop().await;
+    check_from_outside(dir, rows, plain).await;
+    println!(
+        "{rows} rows in the table, {} of them acknowledged",
+        ledger.acknowledged()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_rows_survive_kills_at_random_moments() {
+    let mut rng = StdRng::seed_from_u64(20);
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Arc::new(Ledger::default());
+    let mut server = start(&dir).await;
+    set_up(&server).await;
+    for kill in 0..KILLS {
+        let crowd = Crowd::start(server.addresses(), &ledger, rng.random());
+        let until = ledger.acknowledged() + rng.random_range(1..200);
+        let moment = Duration::from_millis(rng.random_range(0..400));
+        let end = Instant::now() + REACH_LIMIT;
+        while ledger.acknowledged() < until {
+            assert!(Instant::now() < end, "kill {kill}: nothing is acknowledged");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        tokio::time::sleep(moment).await;
+        server.kill();
+        crowd.ended().await;
+
+        server = start(&dir).await;
+        check(&server.connect().await, &ledger, &format!("kill {kill}")).await;
+    }
+    finish(server, &dir, &ledger).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_rows_survive_every_crash_point() {
+    let mut rng = StdRng::seed_from_u64(21);
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Arc::new(Ledger::default());
+    let mut server = start(&dir).await;
+    set_up(&server).await;
+    for point in server::stream::CRASH_POINTS {
+        for passes in [0, 2] {
+            let step = format!("{point} after {passes} passes");
+            // Without a clean end, so that there is something to recover.
+            server.kill();
+            let armed = match passes {
+                0 => format!("{point}=return"),
+                n => format!("{point}={n}*off->return"),
+            };
+            let armed = [SMALL_SEGMENTS, ("FAILPOINTS", armed.as_str())];
+            // A point on the way up ends the server before its doors are open; that is a death too.
+            let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), &armed).await;
+            if let Ok(mut doomed) = started {
+                let crowd = Crowd::start(doomed.addresses(), &ledger, rng.random());
+                let end = Instant::now() + REACH_LIMIT;
+                while doomed.ended().is_none() {
+                    assert!(Instant::now() < end, "{step}: the point was never reached");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                crowd.ended().await;
+            }
+            server = start(&dir).await;
+            check(&server.connect().await, &ledger, &step).await;
+        }
+    }
+    finish(server, &dir, &ledger).await;
+}
+
+/// Recovery itself may be killed, again and again, and loses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn recovery_may_be_interrupted() {
+    let mut rng = StdRng::seed_from_u64(22);
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Arc::new(Ledger::default());
+    let server = start(&dir).await;
+    set_up(&server).await;
+    let crowd = Crowd::start(server.addresses(), &ledger, rng.random());
+    let end = Instant::now() + REACH_LIMIT;
+    while ledger.acknowledged() < 500 {
+        assert!(Instant::now() < end, "nothing is acknowledged");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.kill();
+    crowd.ended().await;
+    for _ in 0..8 {
+        let log = std::fs::File::create(dir.path().join("interrupted.log")).unwrap();
+        let mut command = Spawned::command(Path::new(PROGRAM), dir.path());
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        let mut child = command.spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(rng.random_range(5..250))).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let server = start(&dir).await;
+    finish(server, &dir, &ledger).await;
+}

@@ -1,0 +1,183 @@
+//! Producers: one per door, each sending numbered rows until the server dies, and somebody who keeps
+//! flushing and refreshing meanwhile.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tests::flight::FlightSession;
+use tests::http::HttpSession;
+use tests::{ADMIN, Addresses, PASSWORD, PgSession};
+use tokio::task::JoinSet;
+
+use crate::ledger::{Ledger, Request};
+
+/// No request takes longer; a server that hangs instead of dying fails the test.
+const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+
+/// Everybody who talks to one server process.
+pub(crate) struct Crowd(JoinSet<()>);
+
+impl Crowd {
+    /// Starts a producer per door.
+    pub(crate) fn start(at: Addresses, ledger: &Arc<Ledger>, seed: u64) -> Self {
+        let mut all = JoinSet::new();
+        for (number, door) in [
+            (0, Door::Insert),
+            (1, Door::Copy),
+            (2, Door::Http),
+            (3, Door::Flight),
+            (4, Door::Plain),
+        ] {
+            let ledger = Arc::clone(ledger);
+            all.spawn(async move {
+                let mut rng = StdRng::seed_from_u64(seed ^ number);
+                // An error is the server's death; who never came in has nothing to report either.
+                drop(produce(door, at, &ledger, &mut rng).await);
+            });
+        }
+        all.spawn(async move { drop(disturb(at).await) });
+        Self(all)
+    }
+
+    /// Waits until everybody has noticed that the server is gone.
+    pub(crate) async fn ended(mut self) {
+        while let Some(ended) = self.0.join_next().await {
+            ended.expect("producers do not panic");
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Door {
+    Insert,
+    Copy,
+    Http,
+    Flight,
+    /// `INSERT` into an ordinary table, which does not go through the log.
+    Plain,
+}
+
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+async fn produce(
+    door: Door,
+    at: Addresses,
+    ledger: &Ledger,
+    rng: &mut StdRng,
+) -> Result<(), Fault> {
+    let name = match door {
+        Door::Insert => "insert",
+        Door::Copy => "copy",
+        Door::Http => "http",
+        Door::Flight => "flight",
+        Door::Plain => "plain",
+    };
+    let pg = PgSession::open(at.pg, ADMIN, PASSWORD).await?;
+    let mut flight = FlightSession::open(at.flight, ADMIN, PASSWORD).await?;
+    let http = HttpSession::new(at.http, ADMIN, PASSWORD);
+    loop {
+        let size = if rng.random_bool(0.1) {
+            rng.random_range(50..800)
+        } else {
+            rng.random_range(1..20)
+        };
+        let request = ledger.send(name, size);
+        let sent = async {
+            match door {
+                Door::Insert => insert(&pg, "acked", name, &request).await,
+                Door::Copy => copy(&pg, name, &request).await,
+                Door::Http => post(&http, name, &request).await,
+                Door::Flight => put(&mut flight, name, &request).await,
+                Door::Plain => insert(&pg, "plain", name, &request).await,
+            }
+        };
+        tokio::time::timeout(REQUEST_LIMIT, sent)
+            .await
+            .expect("an answer or a broken connection")?;
+        ledger.acknowledge(&request);
+        if matches!(door, Door::Plain) {
+            // Each one is a Delta commit and a file: a few are enough.
+            tokio::time::sleep(Duration::from_millis(80)).await;
+        }
+    }
+}
+
+/// Longer now and then, so that records span pages and segments.
+fn filler(seq: i64) -> String {
+    "f".repeat(if seq % 97 == 0 { 3000 } else { 20 })
+}
+
+fn told(rows: u64, request: &Request) -> Result<(), Fault> {
+    let sent = u64::try_from(request.rows.end - request.rows.start)?;
+    assert_eq!(rows, sent, "the server acknowledged another number of rows");
+    Ok(())
+}
+
+async fn insert(pg: &PgSession, table: &str, name: &str, request: &Request) -> Result<(), Fault> {
+    let mut sql = format!("INSERT INTO {table} VALUES ");
+    for seq in request.rows.clone() {
+        let comma = if seq == request.rows.start { "" } else { ", " };
+        write!(sql, "{comma}('{name}', {seq}, '{}')", filler(seq))?;
+    }
+    let rows = pg.client().execute(&sql, &[]).await?;
+    told(rows, request)
+}
+
+async fn copy(pg: &PgSession, name: &str, request: &Request) -> Result<(), Fault> {
+    let mut data = String::new();
+    for seq in request.rows.clone() {
+        writeln!(data, "{name}\t{seq}\t{}", filler(seq))?;
+    }
+    let rows = pg.copy_in("COPY acked FROM STDIN", data.as_bytes()).await?;
+    told(rows, request)
+}
+
+async fn post(http: &HttpSession, name: &str, request: &Request) -> Result<(), Fault> {
+    let mut body = String::new();
+    for seq in request.rows.clone() {
+        let filler = filler(seq);
+        writeln!(
+            body,
+            "{{\"producer\":\"{name}\",\"seq\":{seq},\"filler\":\"{filler}\"}}"
+        )?;
+    }
+    let answer = http.send_rows("public", "acked", body).await?;
+    if answer.status != 200 {
+        return Err(format!("status {}: {}", answer.status, answer.text).into());
+    }
+    told(answer.body["accepted"].as_u64().ok_or("no count")?, request)
+}
+
+async fn put(flight: &mut FlightSession, name: &str, request: &Request) -> Result<(), Fault> {
+    let schema = Schema::new(vec![
+        Field::new("producer", DataType::Utf8, false),
+        Field::new("seq", DataType::Int64, false),
+        Field::new("filler", DataType::Utf8, true),
+    ]);
+    let seqs: Vec<i64> = request.rows.clone().collect();
+    let names = StringArray::from(vec![name; seqs.len()]);
+    let fillers = StringArray::from_iter_values(seqs.iter().map(|seq| filler(*seq)));
+    let columns: Vec<arrow::array::ArrayRef> = vec![
+        Arc::new(names),
+        Arc::new(Int64Array::from(seqs)),
+        Arc::new(fillers),
+    ];
+    let batch = RecordBatch::try_new(Arc::new(schema), columns)?;
+    flight.put("public", "acked", vec![batch]).await?;
+    Ok(())
+}
+
+/// Flushes and refreshes as fast as it can, so that deaths fall into those too.
+async fn disturb(at: Addresses) -> Result<(), Fault> {
+    let pg = PgSession::open(at.pg, ADMIN, PASSWORD).await?;
+    loop {
+        pg.rows("FLUSH TABLE acked").await?;
+        pg.rows("REFRESH MATERIALIZED VIEW per_producer").await?;
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+}

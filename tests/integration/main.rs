@@ -1,0 +1,33 @@
+//! Integration tests: whole-server behaviour that takes more than one connection, door or run.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test reports by panicking"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "client tasks of tests are not the server's tasks"
+)]
+
+mod audit;
+mod auth;
+mod bad_input;
+mod cancel;
+mod copy;
+mod data_directory;
+mod demo_figures;
+mod flight;
+mod garbage;
+mod lake;
+mod large_results;
+mod privileges;
+mod restart;
+mod tidy;
+mod tls;
+mod views;
+mod visibility;
+
+/// The program as its own process.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_weir-under-test");

@@ -1,0 +1,146 @@
+//! A materialized view equals its query, whatever came in, in whatever order, however often it was
+//! flushed, refreshed or restarted in between.
+
+use std::fmt::Write as _;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use tests::{PgSession, TestServer};
+
+const VIEWS: &[(&str, &str)] = &[
+    (
+        "by_key",
+        "SELECT k, count(*) AS n, count(v) AS nv, sum(v) AS s, min(v) AS lo, max(v) AS hi, avg(v) AS mean FROM s GROUP BY k",
+    ),
+    (
+        "by_hour",
+        "SELECT date_trunc('hour', at) AS hour, k, count(*) AS n, min(at) AS first_at FROM s GROUP BY date_trunc('hour', at), k",
+    ),
+    (
+        "filtered",
+        "SELECT k, count(*) AS n, sum(v) AS s FROM s WHERE v > 0 GROUP BY k",
+    ),
+    (
+        "overall",
+        "SELECT count(*) AS n, sum(v) AS s, max(at) AS last_at FROM s",
+    ),
+    (
+        "passed",
+        "SELECT k, v * 2 AS doubled, at FROM s WHERE v % 3 = 0",
+    ),
+];
+
+async fn views_equal_queries(pg: &PgSession, step: &str) {
+    for (name, query) in VIEWS {
+        let sql = |from: &str| format!("SELECT * FROM ({from}) AS q ORDER BY 1, 2, 3");
+        let view = pg
+            .rows(&sql(&format!("SELECT * FROM {name}")))
+            .await
+            .unwrap();
+        let asked = pg.rows(&sql(query)).await.unwrap();
+        assert_eq!(view, asked, "{step}: {name}");
+    }
+}
+
+/// A few rows: many of few keys, some NULL, times forwards, backwards and far off.
+fn rows(rng: &mut StdRng) -> String {
+    let mut values = String::new();
+    for i in 0..rng.random_range(1..40) {
+        let key = ["'a'", "'b'", "'c'", "'ü'", "NULL"].choose(rng).unwrap();
+        let value = match rng.random_range(0..10) {
+            0 => "NULL".to_owned(),
+            _ => rng.random_range(-50..1000).to_string(),
+        };
+        let minutes = rng.random_range(-5000..5000);
+        let comma = if i == 0 { "" } else { ", " };
+        write!(
+            values,
+            "{comma}({key}, {value}, '2026-03-01 00:00:00+00'::timestamptz + INTERVAL '{minutes} minutes')"
+        )
+        .unwrap();
+    }
+    values
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_equal_their_queries_under_random_ingestion() {
+    let mut rng = StdRng::seed_from_u64(2026);
+    let mut server = TestServer::start().await;
+    let mut pg = server.connect().await;
+    pg.run("CREATE STREAMING TABLE s (k TEXT, v BIGINT, at TIMESTAMPTZ) WITH (flush_interval = '1 hour')")
+        .await;
+    // Half of the views exist from the start, the others are made over rows that are there.
+    for (name, query) in &VIEWS[..3] {
+        pg.run(&format!("CREATE MATERIALIZED VIEW {name} AS {query}"))
+            .await;
+    }
+    pg.run(&format!("INSERT INTO s VALUES {}", rows(&mut rng)))
+        .await;
+    for (name, query) in &VIEWS[3..] {
+        pg.run(&format!("CREATE MATERIALIZED VIEW {name} AS {query}"))
+            .await;
+    }
+    views_equal_queries(&pg, "start").await;
+
+    for step in 0..60 {
+        let what = rng.random_range(0..20);
+        let label = format!("step {step} ({what})");
+        match what {
+            0..12 => {
+                pg.run(&format!("INSERT INTO s VALUES {}", rows(&mut rng)))
+                    .await
+            }
+            12..15 => pg.run("FLUSH TABLE s").await,
+            15..18 => {
+                let (name, _) = VIEWS.choose(&mut rng).unwrap();
+                pg.run(&format!("REFRESH MATERIALIZED VIEW {name}")).await;
+            }
+            18 => pg.run("DELETE FROM s WHERE v % 17 = 5").await,
+            _ => {
+                drop(pg);
+                server = server.restart().await;
+                pg = server.connect().await;
+            }
+        }
+        views_equal_queries(&pg, &label).await;
+    }
+    drop(pg);
+    server.stop().await;
+}
+
+/// Reads while rows stream in: view and query of one statement see the same cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_statement_sees_one_cut() {
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    pg.run("CREATE STREAMING TABLE s (v BIGINT) WITH (flush_interval = '100 ms')")
+        .await;
+    pg.run("CREATE MATERIALIZED VIEW total AS SELECT count(*) AS n, sum(v) AS s FROM s")
+        .await;
+    let writer = server.connect().await;
+    let writing = async {
+        for i in 0..150 {
+            writer
+                .run(&format!("INSERT INTO s VALUES ({i}), ({i} * 2), (NULL)"))
+                .await;
+        }
+    };
+    let reading = async {
+        let mut last = 0;
+        for _ in 0..100 {
+            let sql = "SELECT t.n, (SELECT count(*) FROM s) FROM total AS t";
+            let row = pg.rows(sql).await.unwrap().remove(0);
+            assert_eq!(row[0], row[1], "view and table of one statement");
+            let now: i64 = row[0].as_ref().unwrap().parse().unwrap();
+            assert!(
+                now >= last && now % 3 == 0,
+                "{now} after {last}: whole inserts, never fewer"
+            );
+            last = now;
+        }
+    };
+    tokio::join!(writing, reading);
+    assert_eq!(pg.count("SELECT n FROM total").await, 450);
+    server.stop().await;
+}

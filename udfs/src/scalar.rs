@@ -1,0 +1,21 @@
+//! Scalar functions: one row in, one value out.
+
+use std::sync::Arc;
+
+use datafusion::logical_expr::ScalarUDF;
+
+pub mod hash_token;
+pub mod mask_email;
+
+use crate::window::session_window;
+
+/// Every scalar function.
+pub fn functions(keys: &Arc<dyn hash_token::SecretKeys>) -> Vec<Arc<ScalarUDF>> {
+    vec![
+        Arc::new(ScalarUDF::from(hash_token::HashToken::new(Arc::clone(
+            keys,
+        )))),
+        Arc::new(ScalarUDF::from(mask_email::MaskEmail::default())),
+        Arc::new(ScalarUDF::from(session_window::SessionWindow::default())),
+    ]
+}
