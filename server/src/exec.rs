@@ -31,6 +31,7 @@ mod query;
 mod refresh_materialized_view;
 mod relations;
 mod retrain_model;
+mod rewrite;
 pub mod rows;
 mod set;
 mod show;

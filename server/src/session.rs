@@ -181,6 +181,7 @@ impl Session {
         params: Vec<ScalarValue>,
     ) -> Result<Outcome> {
         self.check_transaction(statement)?;
+        self.await_token().await?;
         let run = self.run(statement, params);
         let trace = Trace::start(self, &run);
         self.show_activity("active", Some(&statement.text));
@@ -331,7 +332,19 @@ impl Session {
         }
     }
 
-    /// Waits for the log to reach `weir.read_after`, then runs; ends with the cancel and the deadline.
+    /// Waits for the log to reach `weir.read_after`, if that is set.
+    async fn await_token(&self) -> Result<()> {
+        let (token, timeout) = {
+            let inner = self.inner();
+            (inner.settings.get("weir.read_after"), inner.settings.statement_timeout())
+        };
+        match token.filter(|t| !t.is_empty()) {
+            Some(token) => exec::token::wait(&self.engine, &token, timeout).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Runs until the cancel and the deadline.
     async fn guarded<T>(
         &self,
         run: &Run,
