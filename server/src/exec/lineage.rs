@@ -6,7 +6,7 @@ use catalog::{LineageEdge, Oid};
 use datafusion::common::TableReference;
 use datafusion::logical_expr::LogicalPlan;
 
-use crate::dialect::TableVersion;
+use crate::dialect::time_travel::TableVersion;
 use crate::engine::scope::Scope;
 use crate::governance::lineage;
 
