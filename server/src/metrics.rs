@@ -6,7 +6,9 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use ::metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 const STATEMENTS: &str = "weir_statements_total";
@@ -115,11 +117,23 @@ impl Drop for Connected {
 
 fn describe() {
     describe_counter!(STATEMENTS, "Statements by door and outcome");
-    describe_histogram!(STATEMENT_SECONDS, Unit::Seconds, "Time of a statement until its last row");
+    describe_histogram!(
+        STATEMENT_SECONDS,
+        Unit::Seconds,
+        "Time of a statement until its last row"
+    );
     describe_counter!(INGESTED_ROWS, "Rows stored and acknowledged");
-    describe_histogram!(INGEST_SECONDS, Unit::Seconds, "Time from rows decoded to rows durable");
+    describe_histogram!(
+        INGEST_SECONDS,
+        Unit::Seconds,
+        "Time from rows decoded to rows durable"
+    );
     describe_counter!(WAL_FSYNCS, "Syncs of the log");
-    describe_histogram!(WAL_FSYNC_SECONDS, Unit::Seconds, "Time of a sync of the log");
+    describe_histogram!(
+        WAL_FSYNC_SECONDS,
+        Unit::Seconds,
+        "Time of a sync of the log"
+    );
     describe_counter!(WAL_BYTES, Unit::Bytes, "Bytes written to the log");
     describe_counter!(COMMITS, "Commits to Delta tables");
     describe_gauge!(CONNECTIONS, "Open connections");
@@ -147,7 +161,10 @@ mod tests {
         statement("http", "ok", Duration::from_millis(3));
         wal_fsync(10, Duration::from_millis(1));
         let text = render();
-        assert!(text.contains("weir_statements_total{door=\"http\",outcome=\"ok\"}"), "{text}");
+        assert!(
+            text.contains("weir_statements_total{door=\"http\",outcome=\"ok\"}"),
+            "{text}"
+        );
         assert!(text.contains("weir_wal_fsync_seconds_bucket"));
         assert!(text.contains("weir_process_resident_bytes"));
     }

@@ -108,7 +108,10 @@ async fn serve(config: &Config, engine: &Arc<Engine>, tls: Option<Tls>) -> Resul
     };
 
     let backend: Arc<dyn Backend> = Arc::new(EngineBackend::new(Arc::clone(engine)));
-    let credentials = Arc::new(Credentials::new(Arc::clone(&backend), config.token_lifetime));
+    let credentials = Arc::new(Credentials::new(
+        Arc::clone(&backend),
+        config.token_lifetime,
+    ));
     let mut fronts = Tasks::new(CancellationToken::new());
     drop(pg);
     fronts.spawn("flight", |stop| {

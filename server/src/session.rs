@@ -144,13 +144,11 @@ impl Session {
     /// 42601 with the position; 0A000 for what is read but not supported.
     pub fn parse(&self, sql: &str) -> Result<Vec<Arc<Statement>>> {
         let mut statements = dialect::parse(sql).inspect_err(|_| self.fail_transaction())?;
-        let mut system = None;
         for statement in &mut statements {
             if let Kind::Native(native) = &mut statement.kind {
                 ml::bind_relation_arguments(native)?;
-                if system::compat::concerns(native) {
-                    let cx = system.get_or_insert_with(|| self.scope().system());
-                    system::compat::rewrite(native, cx)?;
+                if system::compat::mentions_system_tables(native) {
+                    system::compat::rewrite(native);
                 }
             }
         }
@@ -181,6 +179,7 @@ impl Session {
         params: Vec<ScalarValue>,
     ) -> Result<Outcome> {
         self.check_transaction(statement)?;
+        self.await_token().await?;
         let run = self.run(statement, params);
         let trace = Trace::start(self, &run);
         self.show_activity("active", Some(&statement.text));
@@ -331,7 +330,19 @@ impl Session {
         }
     }
 
-    /// Waits for the log to reach `weir.read_after`, then runs; ends with the cancel and the deadline.
+    /// Waits for the log to reach `weir.read_after`, if that is set.
+    async fn await_token(&self) -> Result<()> {
+        let (token, timeout) = {
+            let inner = self.inner();
+            (inner.settings.get("weir.read_after"), inner.settings.statement_timeout())
+        };
+        match token.filter(|t| !t.is_empty()) {
+            Some(token) => exec::token::wait(&self.engine, &token, timeout).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Runs until the cancel and the deadline.
     async fn guarded<T>(
         &self,
         run: &Run,

@@ -22,7 +22,11 @@ impl Tls {
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|e| unusable("certificate", &files.cert, &e))?;
         if chain.is_empty() {
-            return Err(unusable("certificate", &files.cert, &"no certificate in it"));
+            return Err(unusable(
+                "certificate",
+                &files.cert,
+                &"no certificate in it",
+            ));
         }
         let key = PrivateKeyDer::from_pem_file(&files.key)
             .map_err(|e| unusable("private key", &files.key, &e))?;

@@ -15,7 +15,11 @@ pub(super) async fn run(config: Config) -> Result<()> {
         Some(addrs) => addrs.http,
         None => config.http_addr,
     };
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let url = format!("{scheme}://{}/readyz", reachable(addr));
     let failed = |detail: String| {
         Error::refused(

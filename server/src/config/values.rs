@@ -74,9 +74,9 @@ pub(super) fn show_duration(value: Duration) -> String {
     let millis = value.as_millis();
     match millis {
         0 => "0 s".to_owned(),
-        _ if millis % 3_600_000 == 0 => format!("{} h", millis / 3_600_000),
-        _ if millis % 60_000 == 0 => format!("{} min", millis / 60_000),
-        _ if millis % 1000 == 0 => format!("{} s", millis / 1000),
+        _ if millis.is_multiple_of(3_600_000) => format!("{} h", millis / 3_600_000),
+        _ if millis.is_multiple_of(60_000) => format!("{} min", millis / 60_000),
+        _ if millis.is_multiple_of(1000) => format!("{} s", millis / 1000),
         _ => format!("{millis} ms"),
     }
 }
@@ -84,8 +84,8 @@ pub(super) fn show_duration(value: Duration) -> String {
 /// A size as [`bytes`] reads it.
 pub(super) fn show_bytes(value: usize) -> String {
     match value {
-        _ if value > 0 && value % (1 << 30) == 0 => format!("{} GiB", value >> 30),
-        _ if value > 0 && value % (1 << 20) == 0 => format!("{} MiB", value >> 20),
+        _ if value > 0 && value.is_multiple_of(1 << 30) => format!("{} GiB", value >> 30),
+        _ if value > 0 && value.is_multiple_of(1 << 20) => format!("{} MiB", value >> 20),
         _ => value.to_string(),
     }
 }

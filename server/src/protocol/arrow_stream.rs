@@ -191,7 +191,10 @@ fn check_sizes(header: &[u8], body: &[u8]) -> Result<()> {
         return Err(too_large(format!("a batch has more than {MAX_ROWS} rows")));
     }
     let nodes = batch.nodes().into_iter().flatten();
-    if nodes.into_iter().any(|n| !(0..=MAX_BATCH_BYTES).contains(&n.length())) {
+    if nodes
+        .into_iter()
+        .any(|n| !(0..=MAX_BATCH_BYTES).contains(&n.length()))
+    {
         return Err(too_large("a column of a batch is too long"));
     }
     let Some(compression) = batch.compression() else {
@@ -257,7 +260,10 @@ mod tests {
     #[test]
     fn a_stream_is_read_whole() {
         assert_eq!(read(ipc(IpcWriteOptions::default())).unwrap(), 20_000);
-        assert_eq!(read(ipc(compressed(CompressionType::ZSTD))).unwrap(), 20_000);
+        assert_eq!(
+            read(ipc(compressed(CompressionType::ZSTD))).unwrap(),
+            20_000
+        );
         assert_eq!(read(Vec::new()).unwrap(), 0);
     }
 

@@ -25,12 +25,8 @@ pub trait Backend: Send + Sync {
 #[async_trait]
 pub trait DataCalls: SessionCalls {
     /// Stores rows; durable and visible on return.
-    async fn ingest(
-        &self,
-        schema: &str,
-        table: &str,
-        batches: Vec<RecordBatch>,
-    ) -> Result<Receipt>;
+    async fn ingest(&self, schema: &str, table: &str, batches: Vec<RecordBatch>)
+    -> Result<Receipt>;
 
     /// Columns that [`DataCalls::ingest`] takes for that table.
     async fn ingest_schema(&self, schema: &str, table: &str) -> Result<SchemaRef>;

@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 use super::backend::{Backend, DataCalls};
 use crate::error::{Error, Result, SqlState};
 use crate::governance::scram::{CheckedPasswords, check_password};
-use crate::session::Door;
 use crate::metrics;
+use crate::session::Door;
 
 /// Tokens held at a time; the one idle longest goes first.
 const MAX_TOKENS: usize = 10_000;

@@ -183,11 +183,9 @@ impl FlightService for FlightDoor {
         };
         let answers: Self::HandshakeStream = Box::pin(stream::iter([Ok(answer)]));
         let mut response = Response::new(answers);
-        let value = format!("Bearer {token}").parse().map_err(|_| {
-            status(&Error::Internal(
-                "a token does not fit a header".to_owned(),
-            ))
-        })?;
+        let value = format!("Bearer {token}")
+            .parse()
+            .map_err(|_| status(&Error::Internal("a token does not fit a header".to_owned())))?;
         response.metadata_mut().insert("authorization", value);
         Ok(response)
     }

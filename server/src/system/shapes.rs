@@ -31,10 +31,6 @@ impl Shape {
     pub(super) fn schema_ref(&self) -> SchemaRef {
         Arc::clone(&self.arrow)
     }
-
-    pub(super) fn has_column(&self, name: &str) -> bool {
-        self.columns.iter().any(|c| c.name == name)
-    }
 }
 
 static ALL: LazyLock<Vec<Shape>> = LazyLock::new(|| {
@@ -58,6 +54,13 @@ pub(super) fn find(schema: &str, name: &str) -> Option<&'static Shape> {
 /// The one with that oid.
 pub(super) fn find_oid(oid: u32) -> Option<&'static Shape> {
     ALL.iter().find(|s| s.oid == oid)
+}
+
+/// Whether columns of that name are of type `regproc`.
+pub(super) fn is_regproc(column: &str) -> bool {
+    ALL.iter()
+        .flat_map(|s| &s.columns)
+        .any(|c| c.type_name == "regproc" && c.name == column)
 }
 
 /// A line that does not parse is left out; a test counts them.

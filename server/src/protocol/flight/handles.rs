@@ -113,11 +113,8 @@ impl Handles {
                 Some((planned, self.run(id, caller)))
             })
             .ok_or_else(|| {
-                Error::refused(
-                    SqlState::INVALID_CURSOR_NAME,
-                    "the ticket does not exist",
-                )
-                .with_hint("a ticket can be fetched once, by its role, for ten minutes")
+                Error::refused(SqlState::INVALID_CURSOR_NAME, "the ticket does not exist")
+                    .with_hint("a ticket can be fetched once, by its role, for ten minutes")
             })
     }
 
@@ -126,7 +123,11 @@ impl Handles {
         let Some(id) = parse(bytes) else {
             return false;
         };
-        if self.planned.take_if(id, |p| p.role == caller.role).is_some() {
+        if self
+            .planned
+            .take_if(id, |p| p.role == caller.role)
+            .is_some()
+        {
             return true;
         }
         match lock(&self.running).get(&id) {

@@ -32,10 +32,7 @@ pub(super) async fn flight_info(
     let (schema, ticket) = match command {
         Command::CommandStatementQuery(query) => {
             let (description, planned) = plan(caller, &query).await?;
-            (
-                result_schema(&description),
-                ticket(handles.plan(planned)?),
-            )
+            (result_schema(&description), ticket(handles.plan(planned)?))
         }
         Command::CommandPreparedStatementQuery(query) => {
             let prepared = handles.prepared(caller, &query.prepared_statement_handle)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow_flight::error::FlightError;
 use arrow_flight::sql::{Command, CommandGetDbSchemas, CommandGetTables};
 use futures::TryStreamExt;
 
@@ -171,7 +172,8 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-fn unbuildable(e: arrow_flight::error::FlightError) -> Error {
+#[expect(clippy::needless_pass_by_value, reason = "the shape of map_err")]
+fn unbuildable(e: FlightError) -> Error {
     Error::Internal(format!("cannot build a metadata answer: {e}"))
 }
 

@@ -132,13 +132,14 @@ fn set_one(caller: &Caller, name: &str, value: Option<Value>) -> Result<(), SetE
 }
 
 fn apply(caller: &Caller, name: &str, value: &str) -> Result<(), SetErrorValue> {
-    caller.session.set(name, value).map_err(|e| {
-        match caller.session.setting(name).is_some() {
+    caller
+        .session
+        .set(name, value)
+        .map_err(|e| match caller.session.setting(name).is_some() {
             true => {
                 tracing::debug!(name, error = %e, "session option refused");
                 SetErrorValue::InvalidValue
             }
             false => SetErrorValue::InvalidName,
-        }
-    })
+        })
 }

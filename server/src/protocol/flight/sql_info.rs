@@ -157,7 +157,10 @@ fn transactions(b: &mut SqlInfoDataBuilder) {
     b.append(Info::SqlSupportedResultSetTypes, 0b10);
     b.append(Info::SqlSupportedConcurrenciesForResultSetUnspecified, 0);
     b.append(Info::SqlSupportedConcurrenciesForResultSetForwardOnly, 0b10);
-    b.append(Info::SqlSupportedConcurrenciesForResultSetScrollSensitive, 0);
+    b.append(
+        Info::SqlSupportedConcurrenciesForResultSetScrollSensitive,
+        0,
+    );
     b.append(
         Info::SqlSupportedConcurrenciesForResultSetScrollInsensitive,
         0,

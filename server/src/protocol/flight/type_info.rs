@@ -39,8 +39,19 @@ fn build() -> arrow_flight::error::Result<XdbcTypeInfoData> {
         literal_suffix: Some("'".to_owned()),
         ..other("bytea", Code::XdbcLongvarbinary, i32::MAX)
     });
-    b.append(moment("date", Code::XdbcDate, 10, XdbcDatetimeSubcode::XdbcSubcodeDate));
-    b.append(moment("time", Code::XdbcTime, 15, XdbcDatetimeSubcode::XdbcSubcodeTime));
+    // the subcode of dates is 1, which the enumeration names after its other meaning
+    b.append(moment(
+        "date",
+        Code::XdbcDate,
+        10,
+        XdbcDatetimeSubcode::XdbcSubcodeYear,
+    ));
+    b.append(moment(
+        "time",
+        Code::XdbcTime,
+        15,
+        XdbcDatetimeSubcode::XdbcSubcodeTime,
+    ));
     b.append(moment(
         "timestamp",
         Code::XdbcTimestamp,

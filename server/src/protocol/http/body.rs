@@ -1,0 +1,117 @@
+//! Request bodies: bounded as they arrive and again when they are decompressed.
+
+use std::io::Read;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+
+use super::problem::Problem;
+use crate::error::{Error, SqlState};
+
+/// The longest pause between two parts of a body.
+const PART_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How a body is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+impl Encoding {
+    /// From `Content-Encoding`; 415 for one that is not known.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let Some(value) = headers.get(header::CONTENT_ENCODING) else {
+            return Ok(Self::Identity);
+        };
+        match value.to_str().unwrap_or("?").trim() {
+            "" | "identity" => Ok(Self::Identity),
+            "gzip" | "x-gzip" => Ok(Self::Gzip),
+            "zstd" => Ok(Self::Zstd),
+            other => Err(Problem::with_status(
+                415,
+                Error::unsupported(
+                    format!("content encoding \"{other}\" is not supported"),
+                    "use gzip, zstd or none",
+                ),
+            )),
+        }
+    }
+
+    /// Unpacks a body of at most `limit` bytes. CPU work: not for the I/O threads.
+    pub(super) fn unpack(self, body: &Bytes, limit: usize) -> Result<Bytes, Error> {
+        let unpacked = match self {
+            Self::Identity => return Ok(body.clone()),
+            Self::Gzip => bounded(flate2::read::MultiGzDecoder::new(&**body), limit),
+            Self::Zstd => zstd::stream::read::Decoder::with_buffer(&**body)
+                .and_then(|decoder| bounded(decoder, limit)),
+        };
+        match unpacked {
+            Ok(bytes) if bytes.len() > limit => Err(too_large(limit)),
+            Ok(bytes) => Ok(bytes.into()),
+            Err(e) => Err(Error::refused(
+                SqlState::INVALID_TEXT_REPRESENTATION,
+                "the body cannot be decompressed",
+            )
+            .with_detail(e.to_string())),
+        }
+    }
+}
+
+/// Reads a body of at most `limit` bytes; 413 beyond, without reading on.
+pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|n| n > limit) {
+        return Err(too_large(limit).into());
+    }
+    let mut parts = body.into_data_stream();
+    let mut whole = BytesMut::with_capacity(announced.unwrap_or(0));
+    loop {
+        let part = tokio::time::timeout(PART_DEADLINE, parts.next()).await;
+        match part {
+            Err(_) => {
+                return Err(Problem::with_status(
+                    408,
+                    Error::refused(SqlState::PROTOCOL_VIOLATION, "the body did not arrive"),
+                ));
+            }
+            Ok(None) => return Ok(whole.freeze()),
+            Ok(Some(Err(e))) => {
+                return Err(Error::refused(
+                    SqlState::PROTOCOL_VIOLATION,
+                    "the body cannot be read",
+                )
+                .with_detail(e.to_string())
+                .into());
+            }
+            Ok(Some(Ok(part))) => {
+                if whole.len() + part.len() > limit {
+                    return Err(too_large(limit).into());
+                }
+                whole.extend_from_slice(&part);
+            }
+        }
+    }
+}
+
+/// One byte more than allowed, so that the caller can tell.
+fn bounded(reader: impl Read, limit: usize) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+    reader.take(limit.saturating_add(1)).read_to_end(&mut out)?;
+    Ok(out)
+}
+
+fn too_large(limit: usize) -> Error {
+    Error::refused(
+        SqlState::PROGRAM_LIMIT_EXCEEDED,
+        format!("the body is larger than {limit} bytes"),
+    )
+    .with_hint("send it in parts, or raise limits.body")
+}

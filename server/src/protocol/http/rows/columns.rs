@@ -1,0 +1,471 @@
+//! Cells → Arrow arrays, strictly: a value that is not of its column's type is an error, never a
+//! guess.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder,
+    RecordBatch, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+    new_null_array,
+};
+use arrow::compute::kernels::cast_utils::{
+    Parser, parse_interval_month_day_nano, string_to_datetime,
+};
+use arrow::datatypes::{
+    DataType, Date32Type, Field, FieldRef, IntervalUnit, Schema, SchemaRef, Time64MicrosecondType,
+    TimeUnit,
+};
+use chrono::Utc;
+use uuid::Uuid;
+
+use super::decimal::{self, DecimalError};
+use super::table::{BadCell, at, shortened};
+use crate::error::{Result, SqlState};
+use crate::types::{TYPE_KEY, sql_type};
+
+/// A value as it came.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Cell<'a> {
+    /// The row does not have the column.
+    Absent,
+    /// NULL.
+    Null,
+    /// A text that spells the value, as in CSV.
+    Text(&'a str),
+    /// A JSON value's text, known to be valid JSON and not null.
+    Json(&'a str),
+}
+
+/// One builder per column.
+pub(super) struct Builders {
+    /// What the batch looks like: the columns that are built. All may be null here: constraints
+    /// are the table's.
+    schema: SchemaRef,
+    columns: Vec<(usize, FieldRef, Builder)>,
+    rows: usize,
+}
+
+impl Builders {
+    /// For all columns but `without`.
+    pub(super) fn new(schema: &SchemaRef, without: &[usize]) -> Self {
+        let columns: Vec<_> = schema
+            .fields()
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| !without.contains(i))
+            .map(|(i, f)| (i, Arc::clone(f), Builder::new(f)))
+            .collect();
+        let fields: Vec<Field> = columns
+            .iter()
+            .map(|(_, f, _)| f.as_ref().clone().with_nullable(true))
+            .collect();
+        Self {
+            schema: Arc::new(Schema::new(fields)),
+            columns,
+            rows: 0,
+        }
+    }
+
+    /// Rows since the last batch.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Adds a row; on an error (with its column) the builders are of no more use.
+    pub(super) fn push(&mut self, line: usize, cells: &[Cell<'_>]) -> Result<(), (usize, BadCell)> {
+        for (i, field, builder) in &mut self.columns {
+            let done = match cells[*i] {
+                Cell::Absent | Cell::Null if field.is_nullable() => {
+                    builder.append_null(line);
+                    Ok(())
+                }
+                Cell::Absent | Cell::Null => Err(BadCell {
+                    state: SqlState::NOT_NULL_VIOLATION,
+                    message: "null value in a column that is NOT NULL".to_owned(),
+                }),
+                Cell::Text(text) => builder
+                    .append_text(line, text)
+                    .map_err(|p| p.named(field, text)),
+                Cell::Json(json) => builder
+                    .append_json(line, json)
+                    .map_err(|p| p.named(field, json)),
+            };
+            done.map_err(|bad| (*i, bad))?;
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// The batch of the rows since the last one.
+    pub(super) fn finish(&mut self) -> Result<RecordBatch> {
+        let arrays = self
+            .columns
+            .iter_mut()
+            .map(|(_, field, builder)| builder.finish(field))
+            .collect::<Result<Vec<_>>>()?;
+        self.rows = 0;
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), arrays)?)
+    }
+}
+
+/// Why a value does not fit.
+enum Misfit {
+    /// It does not spell a value of the type.
+    Invalid,
+    /// It is a value, but too large.
+    OutOfRange,
+    /// It is a JSON value of another kind; this kind is wanted.
+    Kind(&'static str),
+    /// It is refused for this reason.
+    Other(SqlState, &'static str),
+}
+
+impl Misfit {
+    fn named(self, field: &Field, value: &str) -> BadCell {
+        let ty = sql_type(field);
+        let value = shortened(value);
+        let (state, message) = match self {
+            Self::Invalid => (
+                SqlState::INVALID_TEXT_REPRESENTATION,
+                format!("invalid input for type {ty}: {value}"),
+            ),
+            Self::OutOfRange => (
+                SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
+                format!("value out of range for type {ty}: {value}"),
+            ),
+            Self::Kind(wanted) => (
+                SqlState::INVALID_TEXT_REPRESENTATION,
+                format!("expected {wanted} for type {ty}, not {value}"),
+            ),
+            Self::Other(state, reason) => (state, reason.to_owned()),
+        };
+        BadCell { state, message }
+    }
+}
+
+/// A column under construction.
+enum Builder {
+    Bool(BooleanBuilder),
+    Int2(Int16Builder),
+    Int4(Int32Builder),
+    Int8(Int64Builder),
+    Float4(Float32Builder),
+    Float8(Float64Builder),
+    Decimal(Decimal128Builder, u8, i8),
+    Text(StringBuilder),
+    Uuid(StringBuilder),
+    Json(StringBuilder),
+    Bytes(BinaryBuilder),
+    Date(Date32Builder),
+    Time(Time64MicrosecondBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
+    Interval(IntervalMonthDayNanoBuilder),
+    /// Types without a form of their own here: JSON texts with their lines, decoded at the end.
+    Nested(Vec<(usize, Option<String>)>),
+}
+
+impl Builder {
+    fn new(field: &Field) -> Self {
+        match field.data_type() {
+            DataType::Boolean => Self::Bool(BooleanBuilder::new()),
+            DataType::Int16 => Self::Int2(Int16Builder::new()),
+            DataType::Int32 => Self::Int4(Int32Builder::new()),
+            DataType::Int64 => Self::Int8(Int64Builder::new()),
+            DataType::Float32 => Self::Float4(Float32Builder::new()),
+            DataType::Float64 => Self::Float8(Float64Builder::new()),
+            DataType::Decimal128(p, s) => Self::Decimal(
+                Decimal128Builder::new().with_data_type(field.data_type().clone()),
+                *p,
+                *s,
+            ),
+            DataType::Utf8 => match field.metadata().get(TYPE_KEY).map(String::as_str) {
+                Some("uuid") => Self::Uuid(StringBuilder::new()),
+                Some("json" | "jsonb") => Self::Json(StringBuilder::new()),
+                Some(_) | None => Self::Text(StringBuilder::new()),
+            },
+            DataType::Binary => Self::Bytes(BinaryBuilder::new()),
+            DataType::Date32 => Self::Date(Date32Builder::new()),
+            DataType::Time64(TimeUnit::Microsecond) => Self::Time(Time64MicrosecondBuilder::new()),
+            DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+                Self::Timestamp(TimestampMicrosecondBuilder::new().with_timezone_opt(zone.clone()))
+            }
+            DataType::Interval(IntervalUnit::MonthDayNano) => {
+                Self::Interval(IntervalMonthDayNanoBuilder::new())
+            }
+            _ => Self::Nested(Vec::new()),
+        }
+    }
+
+    fn append_null(&mut self, line: usize) {
+        match self {
+            Self::Bool(b) => b.append_null(),
+            Self::Int2(b) => b.append_null(),
+            Self::Int4(b) => b.append_null(),
+            Self::Int8(b) => b.append_null(),
+            Self::Float4(b) => b.append_null(),
+            Self::Float8(b) => b.append_null(),
+            Self::Decimal(b, _, _) => b.append_null(),
+            Self::Text(b) | Self::Uuid(b) | Self::Json(b) => b.append_null(),
+            Self::Bytes(b) => b.append_null(),
+            Self::Date(b) => b.append_null(),
+            Self::Time(b) => b.append_null(),
+            Self::Timestamp(b) => b.append_null(),
+            Self::Interval(b) => b.append_null(),
+            Self::Nested(values) => values.push((line, None)),
+        }
+    }
+
+    /// A value spelled as text.
+    fn append_text(&mut self, line: usize, text: &str) -> Result<(), Misfit> {
+        match self {
+            Self::Bool(b) => b.append_value(boolean(text)?),
+            Self::Int2(b) => b.append_value(integer(text)?),
+            Self::Int4(b) => b.append_value(integer(text)?),
+            Self::Int8(b) => b.append_value(integer(text)?),
+            Self::Float4(b) => b.append_value(float(text)?),
+            Self::Float8(b) => b.append_value(float(text)?),
+            Self::Decimal(b, p, s) => b.append_value(decimal(text, *p, *s)?),
+            Self::Text(b) => b.append_value(without_nul(text)?),
+            Self::Uuid(b) => b.append_value(uuid(text)?),
+            Self::Json(b) => {
+                serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| Misfit::Invalid)?;
+                b.append_value(text);
+            }
+            Self::Bytes(b) => b.append_value(bytes(text)?),
+            Self::Date(b) => b.append_value(Date32Type::parse(text).ok_or(Misfit::Invalid)?),
+            Self::Time(b) => {
+                b.append_value(Time64MicrosecondType::parse(text).ok_or(Misfit::Invalid)?);
+            }
+            Self::Timestamp(b) => b.append_value(micros(text)?),
+            Self::Interval(b) => {
+                b.append_value(parse_interval_month_day_nano(text).map_err(|_| Misfit::Invalid)?);
+            }
+            Self::Nested(values) => {
+                serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| Misfit::Invalid)?;
+                values.push((line, Some(text.to_owned())));
+            }
+        }
+        Ok(())
+    }
+
+    /// A JSON value: numbers and switches as such, everything else as a string that spells it. A
+    /// string is taken for a number too, since JSON's numbers lose digits in many clients.
+    fn append_json(&mut self, line: usize, json: &str) -> Result<(), Misfit> {
+        match self {
+            Self::Json(b) => {
+                b.append_value(without_nul_escape(json)?);
+                return Ok(());
+            }
+            Self::Nested(values) => {
+                values.push((line, Some(json.to_owned())));
+                return Ok(());
+            }
+            _ => {}
+        }
+        match json.as_bytes().first() {
+            Some(b'"') => {
+                if matches!(self, Self::Bool(_)) {
+                    return Err(Misfit::Kind("true or false"));
+                }
+                self.append_text(line, &unquoted(json)?)
+            }
+            Some(b'{') => Err(Misfit::Kind(self.wanted())),
+            Some(b'[') => Err(Misfit::Kind(self.wanted())),
+            Some(b't' | b'f') => match self {
+                Self::Bool(b) => {
+                    b.append_value(json == "true");
+                    Ok(())
+                }
+                _ => Err(Misfit::Kind(self.wanted())),
+            },
+            _ => match self {
+                Self::Int2(b) => whole(json).map(|v| b.append_value(v)),
+                Self::Int4(b) => whole(json).map(|v| b.append_value(v)),
+                Self::Int8(b) => whole(json).map(|v| b.append_value(v)),
+                Self::Float4(_) | Self::Float8(_) | Self::Decimal(..) => {
+                    self.append_text(line, json)
+                }
+                _ => Err(Misfit::Kind(self.wanted())),
+            },
+        }
+    }
+
+    /// The JSON that a column takes, for errors.
+    fn wanted(&self) -> &'static str {
+        match self {
+            Self::Bool(_) => "true or false",
+            Self::Int2(_) | Self::Int4(_) | Self::Int8(_) => "a whole number",
+            Self::Float4(_) | Self::Float8(_) | Self::Decimal(..) => "a number",
+            Self::Text(_) | Self::Uuid(_) => "a string",
+            Self::Bytes(_) => "a string of hexadecimal digits after \\x",
+            Self::Date(_) => "a string like \"2026-01-31\"",
+            Self::Time(_) => "a string like \"12:30:00\"",
+            Self::Timestamp(_) => "a string like \"2026-01-31T12:30:00Z\"",
+            Self::Interval(_) => "a string like \"1 day 2 hours\"",
+            Self::Json(_) | Self::Nested(_) => "a JSON value",
+        }
+    }
+
+    fn finish(&mut self, field: &Field) -> Result<ArrayRef> {
+        Ok(match self {
+            Self::Bool(b) => Arc::new(b.finish()),
+            Self::Int2(b) => Arc::new(b.finish()),
+            Self::Int4(b) => Arc::new(b.finish()),
+            Self::Int8(b) => Arc::new(b.finish()),
+            Self::Float4(b) => Arc::new(b.finish()),
+            Self::Float8(b) => Arc::new(b.finish()),
+            Self::Decimal(b, _, _) => Arc::new(b.finish()),
+            Self::Text(b) | Self::Uuid(b) | Self::Json(b) => Arc::new(b.finish()),
+            Self::Bytes(b) => Arc::new(b.finish()),
+            Self::Date(b) => Arc::new(b.finish()),
+            Self::Time(b) => Arc::new(b.finish()),
+            Self::Timestamp(b) => Arc::new(b.finish()),
+            Self::Interval(b) => Arc::new(b.finish()),
+            Self::Nested(values) => nested(field, &std::mem::take(values))?,
+        })
+    }
+}
+
+/// Lists and structs, by arrow's own JSON reader. When it refuses, the values are read one by one
+/// to name the line.
+fn nested(field: &Field, values: &[(usize, Option<String>)]) -> Result<ArrayRef> {
+    let read = |values: &[(usize, Option<String>)]| {
+        let mut decoder =
+            arrow::json::ReaderBuilder::new_with_field(field.clone().with_nullable(true))
+                .with_batch_size(values.len())
+                .build_decoder()?;
+        for (_, value) in values {
+            let value = value.as_deref().unwrap_or("null");
+            decoder.decode(value.as_bytes())?;
+            decoder.decode(b"\n")?;
+        }
+        let batch = decoder.flush()?;
+        Ok::<_, arrow::error::ArrowError>(batch.map_or_else(
+            || new_null_array(field.data_type(), 0),
+            |b| Arc::clone(b.column(0)),
+        ))
+    };
+    read(values).map_err(|whole| {
+        let first_bad = values
+            .iter()
+            .find_map(|v| read(std::slice::from_ref(v)).err().map(|e| (v.0, e)));
+        let (line, e) = first_bad.unwrap_or((0, whole));
+        let state = SqlState::INVALID_TEXT_REPRESENTATION;
+        let ty = sql_type(field);
+        at(
+            line,
+            Some(field.name()),
+            state,
+            format!("invalid input for type {ty}"),
+        )
+        .with_detail(e.to_string())
+    })
+}
+
+fn boolean(text: &str) -> Result<bool, Misfit> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "t" | "true" | "y" | "yes" | "on" | "1" => Ok(true),
+        "f" | "false" | "n" | "no" | "off" | "0" => Ok(false),
+        _ => Err(Misfit::Invalid),
+    }
+}
+
+fn integer<T: TryFrom<i64>>(text: &str) -> Result<T, Misfit> {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    let value: i64 = text.trim().parse().map_err(|e: std::num::ParseIntError| {
+        match matches!(e.kind(), PosOverflow | NegOverflow) {
+            true => Misfit::OutOfRange,
+            false => Misfit::Invalid,
+        }
+    })?;
+    T::try_from(value).map_err(|_| Misfit::OutOfRange)
+}
+
+/// A JSON number that is whole, however it is written: some clients write `3.0` for 3.
+fn whole<T: TryFrom<i64>>(json: &str) -> Result<T, Misfit> {
+    if !json.contains(['.', 'e', 'E']) {
+        return integer(json);
+    }
+    let number: f64 = json.parse().map_err(|_| Misfit::Invalid)?;
+    if number.fract() != 0.0 {
+        return Err(Misfit::Kind("a whole number"));
+    }
+    match decimal::parse(json, 38, 0) {
+        Ok(value) => i64::try_from(value)
+            .ok()
+            .and_then(|v| T::try_from(v).ok())
+            .ok_or(Misfit::OutOfRange),
+        Err(_) => Err(Misfit::OutOfRange),
+    }
+}
+
+fn float<T: std::str::FromStr>(text: &str) -> Result<T, Misfit> {
+    text.trim().parse().map_err(|_| Misfit::Invalid)
+}
+
+fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Misfit> {
+    decimal::parse(text.trim(), precision, scale).map_err(|e| match e {
+        DecimalError::Malformed => Misfit::Invalid,
+        DecimalError::OutOfRange => Misfit::OutOfRange,
+    })
+}
+
+fn uuid(text: &str) -> Result<String, Misfit> {
+    let id = Uuid::try_parse(text.trim()).map_err(|_| Misfit::Invalid)?;
+    Ok(id.hyphenated().to_string())
+}
+
+/// `\x` and hexadecimal digits, as PostgreSQL prints bytes.
+fn bytes(text: &str) -> Result<Vec<u8>, Misfit> {
+    let digits = text.strip_prefix("\\x").ok_or(Misfit::Invalid)?.as_bytes();
+    if !digits.len().is_multiple_of(2) {
+        return Err(Misfit::Invalid);
+    }
+    let nibble = |b: u8| char::from(b).to_digit(16).ok_or(Misfit::Invalid);
+    digits
+        .chunks_exact(2)
+        .map(|pair| {
+            let byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+            u8::try_from(byte).map_err(|_| Misfit::Invalid)
+        })
+        .collect()
+}
+
+/// Microseconds since the Unix epoch; a text without a zone is UTC.
+fn micros(text: &str) -> Result<i64, Misfit> {
+    string_to_datetime(&Utc, text.trim())
+        .map(|at| at.timestamp_micros())
+        .map_err(|_| Misfit::Invalid)
+}
+
+/// PostgreSQL's texts cannot hold NUL, so no client could read it back.
+fn without_nul(text: &str) -> Result<&str, Misfit> {
+    match text.contains('\0') {
+        true => Err(NUL),
+        false => Ok(text),
+    }
+}
+
+fn without_nul_escape(json: &str) -> Result<&str, Misfit> {
+    match json.contains("\\u0000") {
+        true => Err(NUL),
+        false => Ok(json),
+    }
+}
+
+const NUL: Misfit = Misfit::Other(
+    SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+    "a text cannot hold the character NUL",
+);
+
+/// What a JSON string spells; borrowed unless it has escapes.
+fn unquoted(json: &str) -> Result<Cow<'_, str>, Misfit> {
+    if json.contains('\\') {
+        return serde_json::from_str(json)
+            .map(Cow::Owned)
+            .map_err(|_| Misfit::Invalid);
+    }
+    Ok(Cow::Borrowed(json.trim_matches('"')))
+}

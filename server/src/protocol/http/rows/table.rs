@@ -1,0 +1,178 @@
+//! Rows of cells → batches of a table's columns. The text formats meet here.
+
+use std::collections::HashMap;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+
+use super::columns::{Builders, Cell};
+use crate::error::{Error, Result, SqlState};
+use crate::types::DEFAULT_KEY;
+
+/// Rows of one batch.
+const BATCH_ROWS: usize = 65_536;
+/// Characters of a bad value that an error repeats.
+const SHOWN: usize = 60;
+
+/// What is wrong with one cell.
+#[derive(Debug)]
+pub(super) struct BadCell {
+    /// Its code.
+    pub(super) state: SqlState,
+    /// What is wrong, without the place.
+    pub(super) message: String,
+}
+
+/// Collects the rows of one request.
+///
+/// A column that has a default and is left out by a row must not become NULL there, so rows are
+/// grouped by which such columns they leave out; a group's batches lack exactly these.
+pub(super) struct Table {
+    schema: SchemaRef,
+    index: HashMap<String, usize>,
+    defaulted: Vec<usize>,
+    groups: Vec<Group>,
+}
+
+struct Group {
+    /// Columns that its rows leave out.
+    without: Vec<usize>,
+    builders: Builders,
+    batches: Vec<RecordBatch>,
+}
+
+impl Table {
+    /// For rows of these columns.
+    pub(super) fn new(schema: &SchemaRef) -> Self {
+        let names = schema.fields().iter().enumerate();
+        let defaulted = names
+            .clone()
+            .filter(|(_, f)| f.metadata().contains_key(DEFAULT_KEY))
+            .map(|(i, _)| i)
+            .collect();
+        Self {
+            schema: SchemaRef::clone(schema),
+            index: names.map(|(i, f)| (f.name().clone(), i)).collect(),
+            defaulted,
+            groups: Vec::new(),
+        }
+    }
+
+    /// How many columns there are.
+    pub(super) fn width(&self) -> usize {
+        self.schema.fields().len()
+    }
+
+    /// The column of that name. `expected` is tried first: rows tend to keep their order.
+    pub(super) fn column(&self, name: &str, expected: usize) -> Option<usize> {
+        match self.schema.fields().get(expected) {
+            Some(field) if field.name() == name => Some(expected),
+            _ => self.index.get(name).copied(),
+        }
+    }
+
+    /// The refusal of a name that is no column.
+    pub(super) fn unknown(&self, line: usize, name: &str) -> Error {
+        let names: Vec<&str> = self
+            .schema
+            .fields()
+            .iter()
+            .map(|f| f.name().as_str())
+            .collect();
+        let name = shortened(name);
+        at(
+            line,
+            None,
+            SqlState::UNDEFINED_COLUMN,
+            format!("column \"{name}\" does not exist"),
+        )
+        .with_hint(format!("the columns are {}", shortened(&names.join(", "))))
+    }
+
+    /// Adds a row: one cell per column. `line` is where it stands, for errors.
+    pub(super) fn push(&mut self, line: usize, cells: &[Cell<'_>]) -> Result<()> {
+        let group = self.group(cells);
+        let group = &mut self.groups[group];
+        if let Err((column, bad)) = group.builders.push(line, cells) {
+            let name = self.schema.field(column).name();
+            return Err(at(line, Some(name), bad.state, bad.message));
+        }
+        if group.builders.rows() >= BATCH_ROWS {
+            group.flush()?;
+        }
+        Ok(())
+    }
+
+    /// All batches.
+    pub(super) fn finish(mut self) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        for group in &mut self.groups {
+            group.flush()?;
+            batches.append(&mut group.batches);
+        }
+        Ok(batches)
+    }
+
+    /// The group of a row; rows of one shape, which is the usual case, find it at once.
+    fn group(&mut self, cells: &[Cell<'_>]) -> usize {
+        let left_out = |i: &&usize| matches!(cells[**i], Cell::Absent);
+        let found = self
+            .groups
+            .iter()
+            .position(|g| g.without.iter().eq(self.defaulted.iter().filter(left_out)));
+        found.unwrap_or_else(|| {
+            let without: Vec<usize> = self.defaulted.iter().filter(left_out).copied().collect();
+            self.groups.push(Group {
+                builders: Builders::new(&self.schema, &without),
+                without,
+                batches: Vec::new(),
+            });
+            self.groups.len() - 1
+        })
+    }
+}
+
+impl Group {
+    fn flush(&mut self) -> Result<()> {
+        if self.builders.rows() > 0 {
+            self.batches.push(self.builders.finish()?);
+        }
+        Ok(())
+    }
+}
+
+/// A refusal that names its place: `line 3, column "amount": …`.
+pub(super) fn at(
+    line: usize,
+    column: Option<&str>,
+    state: SqlState,
+    message: impl std::fmt::Display,
+) -> Error {
+    let place = match column {
+        Some(column) => format!("line {line}, column \"{column}\""),
+        None => format!("line {line}"),
+    };
+    Error::refused(state, format!("{place}: {message}"))
+}
+
+/// A value short enough for an error text.
+pub(super) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The body as text.
+pub(super) fn utf8(body: &[u8]) -> Result<&str> {
+    std::str::from_utf8(body).map_err(|e| {
+        let good = &body[..e.valid_up_to()];
+        let line = 1 + good.iter().filter(|b| **b == b'\n').count();
+        at(
+            line,
+            None,
+            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+            "the text is not UTF-8",
+        )
+    })
+}
