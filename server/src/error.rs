@@ -34,6 +34,7 @@ impl SqlState {
     pub const NO_ACTIVE_SQL_TRANSACTION: Self = Self("25P01");
     pub const IN_FAILED_SQL_TRANSACTION: Self = Self("25P02");
     pub const INVALID_SQL_STATEMENT_NAME: Self = Self("26000");
+    pub const INVALID_GRANT_OPERATION: Self = Self("0LP01");
     pub const INVALID_AUTHORIZATION: Self = Self("28000");
     pub const INVALID_PASSWORD: Self = Self("28P01");
     pub const DEPENDENT_OBJECTS_STILL_EXIST: Self = Self("2BP01");
@@ -56,6 +57,7 @@ impl SqlState {
     pub const GROUPING_ERROR: Self = Self("42803");
     pub const DATATYPE_MISMATCH: Self = Self("42804");
     pub const WRONG_OBJECT_TYPE: Self = Self("42809");
+    pub const RESERVED_NAME: Self = Self("42939");
     pub const INDETERMINATE_DATATYPE: Self = Self("42P18");
     pub const INVALID_TABLE_DEFINITION: Self = Self("42P16");
     pub const OUT_OF_MEMORY: Self = Self("53200");

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use catalog::{Privilege, Relation, RelationKind};
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::common::TableReference;
 use datafusion::datasource::ViewTable;
 use datafusion::error::Result as PlanResult;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
@@ -189,7 +190,10 @@ pub async fn view_plan(scope: &Arc<Scope>, relation: &Relation) -> Result<Logica
         }
         _ => plan,
     };
-    renamed(plan, relation)
+    // the full name marks the view's edge: an alias that a query gives is never full
+    let schema = scope.catalog.schema_by_oid(relation.schema).map(|s| s.name.clone()).unwrap_or_default();
+    let name = TableReference::full(DATABASE, schema, relation.name.as_str());
+    Ok(LogicalPlanBuilder::from(renamed(plan, relation)?).alias(name)?.build()?)
 }
 
 /// The analyzed plan of a view's own query, without its state.

@@ -2,7 +2,8 @@
 //! plan (analyzed, not optimized).
 //!
 //! A superset by design: where the flow through a node or an expression is not known, everything it was
-//! given reaches everything it gives. Views are inlined in a plan, so edges lead to the base tables.
+//! given reaches everything it gives. A view is inlined in a plan under its full name (`weir.public.v`); edges
+//! lead to it and not through it, as the view has edges of its own.
 //! This module knows plans only; names are turned into catalog ids by its callers.
 
 use std::collections::BTreeSet;

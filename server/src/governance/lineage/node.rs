@@ -1,11 +1,12 @@
 //! Lineage through plan nodes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::common::{JoinType, TableReference};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, Join, LogicalPlan, RecursiveQuery, TableScan, Unnest, Window,
+    Aggregate, Distinct, Expr, Join, LogicalPlan, RecursiveQuery, SubqueryAlias, TableScan, Unnest, Window,
 };
 
 use super::{Flow, Scope, Sources, Tracer, union};
@@ -29,7 +30,10 @@ impl Tracer {
             LogicalPlan::Distinct(distinct) => self.distinct(distinct),
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::RecursiveQuery(query) => self.recursive_query(query),
-            LogicalPlan::SubqueryAlias(alias) => self.plan(&alias.input),
+            LogicalPlan::SubqueryAlias(alias) => match alias.alias {
+                TableReference::Full { .. } => view(alias),
+                TableReference::Bare { .. } | TableReference::Partial { .. } => self.plan(&alias.input),
+            },
             LogicalPlan::Subquery(subquery) => self.plan(&subquery.subquery),
             LogicalPlan::Filter(_)
             | LogicalPlan::Sort(_)
@@ -268,4 +272,14 @@ fn merge(flow: &mut Flow, one: Flow) {
     }
     flow.indirect.extend(one.indirect);
     flow.tables.extend(one.tables);
+}
+
+/// A view reaches as a table does: what it is made of is its own lineage.
+fn view(alias: &SubqueryAlias) -> Flow {
+    let fields = alias.schema.fields().iter();
+    Flow {
+        columns: fields.map(|f| Sources::from([(alias.alias.clone(), f.name().clone())])).collect(),
+        indirect: Sources::new(),
+        tables: BTreeSet::from([alias.alias.clone()]),
+    }
 }
