@@ -328,6 +328,11 @@ fn duplicate(kind: ObjectKind) -> SqlState {
     }
 }
 
+/// The code of an error that is still on its way through DataFusion.
+pub fn query_state(e: &DataFusionError) -> SqlState {
+    query_report(e).state
+}
+
 fn query_report(e: &DataFusionError) -> Report {
     match e.find_root() {
         DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {

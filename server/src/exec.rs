@@ -1,12 +1,85 @@
 //! A statement's effect, one file per statement.
+//!
+//! Owns what each statement does with the engine, the log, the views and the catalog; it must not
+//! know a wire. [`execute`] is one flat match; [`describe`] says the columns without running.
 
+mod alter_model;
+mod alter_table;
+mod alter_table_set;
+mod comment;
+pub mod copy;
 pub mod copy_format;
+mod create_materialized_view;
+mod create_model;
+mod create_role;
+mod create_schema;
+mod create_secret;
+mod create_table;
+mod create_view;
+mod delete;
+mod describe_history;
+mod drop_object;
+mod explain;
+mod explain_materialized_view;
+mod flush_table;
+mod grant;
+pub mod ingest;
+mod insert;
+mod lineage;
+mod merge;
+mod query;
+mod refresh_materialized_view;
+mod retrain_model;
+mod rewrite;
+pub mod rows;
+mod set;
+mod show;
+mod show_lineage;
+pub mod token;
+mod transaction;
+mod truncate;
+mod update;
+mod verify_audit;
+mod write;
 
-use arrow::datatypes::SchemaRef;
+use std::sync::{Arc, Weak};
+
+use arrow::datatypes::{DataType, SchemaRef};
 use bytes::Bytes;
+use datafusion::common::ScalarValue;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::sql::sqlparser::ast::Statement as Ast;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::error::Result;
+use crate::dialect::{DropKind, Kind, Statement};
+use crate::engine::scope::Scope;
+use crate::error::{Error, Result};
+use crate::session::{Description, Session};
+
+/// One statement with everything its effect needs.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Its cut, caller and engine.
+    pub scope: Arc<Scope>,
+    /// What it says.
+    pub statement: Arc<Statement>,
+    /// Values of `$1`, `$2`, …
+    pub params: Vec<ScalarValue>,
+    /// Cancelled by the client, or when the server ends.
+    pub cancel: CancellationToken,
+    /// `statement_timeout`.
+    pub deadline: Option<Instant>,
+    /// The session that runs it.
+    pub session: Weak<Session>,
+}
+
+impl Run {
+    /// The session that runs it.
+    pub fn session(&self) -> Result<Arc<Session>> {
+        self.session.upgrade().ok_or_else(|| Error::Internal("the session is closed".to_owned()))
+    }
+}
 
 /// What running a statement gives.
 pub enum Outcome {
@@ -29,7 +102,7 @@ pub enum Outcome {
     },
     /// The statement waits for `COPY` data: the door feeds it, then finishes or drops it.
     CopyIn(Box<dyn CopySink>),
-    /// `COPY … TO STDOUT`: ready-made bytes in the asked format, row by row or in blocks.
+    /// `COPY … TO STDOUT`: ready-made bytes in the asked format, one row per item.
     CopyOut {
         /// Binary format (affects the CopyOutResponse's format codes).
         binary: bool,
@@ -38,7 +111,7 @@ pub enum Outcome {
         /// The data.
         stream: futures::stream::BoxStream<'static, Result<Bytes>>,
         /// Counts rows as they are encoded.
-        rows: std::sync::Arc<std::sync::atomic::AtomicU64>,
+        rows: Arc<std::sync::atomic::AtomicU64>,
     },
     /// The text held no statement.
     Empty,
@@ -56,6 +129,13 @@ impl std::fmt::Debug for Outcome {
     }
 }
 
+impl Outcome {
+    /// A command without rows.
+    pub fn command(tag: impl Into<String>) -> Result<Self> {
+        Ok(Self::Command { tag: tag.into(), rows: None })
+    }
+}
+
 /// Takes `COPY … FROM STDIN` data. Nothing is stored before [`CopySink::finish`] returns.
 #[async_trait::async_trait]
 pub trait CopySink: Send {
@@ -67,4 +147,191 @@ pub trait CopySink: Send {
     async fn feed(&mut self, data: Bytes) -> Result<()>;
     /// The client sent CopyDone: stores the rows, durable and visible on return, and says how many.
     async fn finish(self: Box<Self>) -> Result<u64>;
+}
+
+/// Runs a statement.
+pub async fn execute(run: &Run) -> Result<Outcome> {
+    match &run.statement.kind {
+        Kind::CreateTable(s) => create_table::execute(run, s).await,
+        Kind::CreateMaterializedView(s) => create_materialized_view::execute(run, s).await,
+        Kind::RefreshMaterializedView(s) => refresh_materialized_view::execute(run, s).await,
+        Kind::ExplainMaterializedView(s) => explain_materialized_view::execute(run, s).await,
+        Kind::CreateModel(s) => create_model::execute(run, s).await,
+        Kind::RetrainModel(s) => retrain_model::execute(run, s).await,
+        Kind::AlterModel(s) => alter_model::execute(run, s).await,
+        Kind::CreateSecret(s) => create_secret::execute(run, s).await,
+        Kind::AlterTableSet(s) => alter_table_set::execute(run, s).await,
+        Kind::DropObject(s) => drop_object::execute(run, s).await,
+        Kind::Grant(s) => grant::execute(run, s).await,
+        Kind::FlushTable(s) => flush_table::execute(run, s).await,
+        Kind::DescribeHistory(s) => describe_history::execute(run, s).await,
+        Kind::ShowLineage(s) => show_lineage::execute(run, s).await,
+        Kind::VerifyAudit(_) => verify_audit::execute(run).await,
+        Kind::Native(native) => execute_native(run, native).await,
+    }
+}
+
+async fn execute_native(run: &Run, native: &Ast) -> Result<Outcome> {
+    match native {
+        Ast::Query(query) => query::execute(run, query).await,
+        Ast::Insert(s) => insert::execute(run, s).await,
+        Ast::Update(s) => update::execute(run, s).await,
+        Ast::Delete(s) => delete::execute(run, s).await,
+        Ast::Merge(s) => merge::execute(run, s).await,
+        Ast::Truncate(s) => truncate::execute(run, s).await,
+        Ast::Copy { source, to, target, options, legacy_options, values: _ } => {
+            copy::execute(run, source, *to, target, options, legacy_options).await
+        }
+        Ast::CreateView(s) => create_view::execute(run, s).await,
+        Ast::CreateSchema { .. } => create_schema::execute(run, native).await,
+        Ast::AlterTable(s) => alter_table::execute(run, s).await,
+        Ast::Comment { object_type, object_name, comment, if_exists } => {
+            comment::execute(run, object_type, object_name, comment.as_deref(), *if_exists).await
+        }
+        Ast::CreateRole(s) => create_role::create(run, s).await,
+        Ast::CreateUser(s) => create_role::create_user(run, s).await,
+        Ast::AlterRole { name, operation } => create_role::alter(run, name, operation).await,
+        Ast::Explain { .. } => explain::execute(run, native).await,
+        Ast::Set(s) => set::execute(run, s),
+        Ast::Reset(s) => set::reset(run, s),
+        Ast::Discard { object_type } => set::discard(run, object_type),
+        Ast::ShowVariable { variable } => show::execute(run, variable),
+        Ast::ShowTables { .. } => Err(Error::unsupported(
+            "SHOW TABLES is not supported",
+            "use \\dt in psql, or SELECT * FROM information_schema.tables",
+        )),
+        Ast::StartTransaction { .. } | Ast::Commit { .. } | Ast::Rollback { .. } => {
+            transaction::execute(run, native)
+        }
+        other => Err(unsupported(other)),
+    }
+}
+
+fn unsupported(statement: &Ast) -> Error {
+    let text = statement.to_string();
+    let words: Vec<_> = text.split_whitespace().take(2).collect();
+    let name = words.join(" ").to_uppercase();
+    Error::unsupported(
+        format!("{name} is not supported"),
+        "the README lists the statements that are there",
+    )
+}
+
+/// The parameters and columns of a statement, without running it.
+pub async fn describe(run: &Run, hints: &[Option<DataType>]) -> Result<Description> {
+    let none = |schema| Description { params: Vec::new(), schema };
+    Ok(match &run.statement.kind {
+        Kind::Native(native) => match &**native {
+            Ast::Query(query) => query::describe(run, query, hints).await?,
+            Ast::Insert(s) => insert::describe(run, s, hints).await?,
+            Ast::Update(s) => update::describe(run, s, hints).await?,
+            Ast::Delete(s) => delete::describe(run, s, hints).await?,
+            Ast::Explain { .. } => none(Some(explain::schema())),
+            Ast::ShowVariable { variable } => none(Some(show::schema(variable))),
+            _ => none(None),
+        },
+        Kind::DescribeHistory(_) => none(Some(describe_history::schema())),
+        Kind::ShowLineage(_) => none(Some(show_lineage::schema())),
+        Kind::ExplainMaterializedView(_) => none(Some(crate::views::explain::schema())),
+        Kind::VerifyAudit(_) => none(Some(verify_audit::schema())),
+        Kind::CreateTable(_)
+        | Kind::CreateMaterializedView(_)
+        | Kind::RefreshMaterializedView(_)
+        | Kind::CreateModel(_)
+        | Kind::RetrainModel(_)
+        | Kind::AlterModel(_)
+        | Kind::CreateSecret(_)
+        | Kind::AlterTableSet(_)
+        | Kind::DropObject(_)
+        | Kind::Grant(_)
+        | Kind::FlushTable(_) => none(None),
+    })
+}
+
+/// The command's name, as in its completion tag.
+pub fn command(statement: &Statement) -> &'static str {
+    match &statement.kind {
+        Kind::CreateTable(s) if s.streaming => "CREATE STREAMING TABLE",
+        Kind::CreateTable(s) if s.query.is_some() => "CREATE TABLE AS",
+        Kind::CreateTable(_) => "CREATE TABLE",
+        Kind::CreateMaterializedView(_) => "CREATE MATERIALIZED VIEW",
+        Kind::RefreshMaterializedView(_) => "REFRESH MATERIALIZED VIEW",
+        Kind::ExplainMaterializedView(_) => "EXPLAIN",
+        Kind::CreateModel(_) => "CREATE MODEL",
+        Kind::RetrainModel(_) => "RETRAIN MODEL",
+        Kind::AlterModel(_) => "ALTER MODEL",
+        Kind::CreateSecret(_) => "CREATE SECRET",
+        Kind::AlterTableSet(_) => "ALTER TABLE",
+        Kind::DropObject(s) => match s.kind {
+            DropKind::Table => "DROP TABLE",
+            DropKind::View => "DROP VIEW",
+            DropKind::MaterializedView => "DROP MATERIALIZED VIEW",
+            DropKind::Schema => "DROP SCHEMA",
+            DropKind::Model => "DROP MODEL",
+            DropKind::Secret => "DROP SECRET",
+            DropKind::Role => "DROP ROLE",
+        },
+        Kind::Grant(s) if s.revoke => "REVOKE",
+        Kind::Grant(_) => "GRANT",
+        Kind::FlushTable(_) => "FLUSH TABLE",
+        Kind::DescribeHistory(_) => "DESCRIBE HISTORY",
+        Kind::ShowLineage(_) => "SHOW LINEAGE",
+        Kind::VerifyAudit(_) => "VERIFY AUDIT",
+        Kind::Native(native) => native_command(native),
+    }
+}
+
+fn native_command(native: &Ast) -> &'static str {
+    match native {
+        Ast::Query(_) => "SELECT",
+        Ast::Insert(_) => "INSERT",
+        Ast::Update(_) => "UPDATE",
+        Ast::Delete(_) => "DELETE",
+        Ast::Merge(_) => "MERGE",
+        Ast::Truncate(_) => "TRUNCATE TABLE",
+        Ast::Copy { .. } => "COPY",
+        Ast::CreateView(_) => "CREATE VIEW",
+        Ast::CreateSchema { .. } => "CREATE SCHEMA",
+        Ast::AlterTable(_) => "ALTER TABLE",
+        Ast::Comment { .. } => "COMMENT",
+        Ast::CreateRole(_) | Ast::CreateUser(_) => "CREATE ROLE",
+        Ast::AlterRole { .. } => "ALTER ROLE",
+        Ast::Explain { .. } => "EXPLAIN",
+        Ast::Set(_) => "SET",
+        Ast::Reset(_) => "RESET",
+        Ast::Discard { .. } => "DISCARD",
+        Ast::ShowVariable { .. } => "SHOW",
+        Ast::StartTransaction { .. } => "BEGIN",
+        Ast::Commit { .. } => "COMMIT",
+        Ast::Rollback { .. } => "ROLLBACK",
+        _ => "UNSUPPORTED",
+    }
+}
+
+/// True for a statement that changes stored rows or the catalog.
+pub fn writes(statement: &Statement) -> bool {
+    match &statement.kind {
+        Kind::ExplainMaterializedView(_)
+        | Kind::DescribeHistory(_)
+        | Kind::ShowLineage(_)
+        | Kind::VerifyAudit(_) => false,
+        Kind::Native(native) => match &**native {
+            Ast::Copy { to, .. } => !to,
+            other => !matches!(
+                native_command(other),
+                "SELECT" | "EXPLAIN" | "SET" | "RESET" | "DISCARD" | "SHOW" | "BEGIN" | "COMMIT" | "ROLLBACK"
+            ),
+        },
+        Kind::CreateTable(_)
+        | Kind::CreateMaterializedView(_)
+        | Kind::RefreshMaterializedView(_)
+        | Kind::CreateModel(_)
+        | Kind::RetrainModel(_)
+        | Kind::AlterModel(_)
+        | Kind::CreateSecret(_)
+        | Kind::AlterTableSet(_)
+        | Kind::DropObject(_)
+        | Kind::Grant(_)
+        | Kind::FlushTable(_) => true,
+    }
 }

@@ -1,17 +1,37 @@
 //! One connection, whatever its door: role, settings, transaction, cancel. Every statement of every
 //! door goes through [`Session::parse`], [`Session::describe`] and [`Session::execute`].
+//!
+//! | module | what lies there |
+//! |---|---|
+//! | [`settings`] | what SET and SHOW know |
+//! | [`transaction`] | what a transaction block means |
+//! | `trace` | a statement's audit row |
 
-use std::sync::Arc;
+pub mod settings;
+mod trace;
+pub mod transaction;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use catalog::Privilege;
 use datafusion::common::ScalarValue;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::dialect::Statement;
+use crate::dialect::{self, Kind, Statement};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
-use crate::exec::Outcome;
+use crate::engine::activity::{Seat, now_micros};
+use crate::engine::scope::{Caller, Scope};
+use crate::error::{Error, Result, SqlState};
+use crate::exec::{self, Outcome, Run};
+use crate::governance::privileges;
+use crate::{ml, system};
+use settings::Settings;
+use trace::Trace;
+use transaction::Transaction;
 
 /// Which door a session came in by; recorded in the audit log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +44,18 @@ pub enum Door {
     Http,
     /// The server itself.
     System,
+}
+
+impl Door {
+    /// Its name in the audit log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pg => "pg",
+            Self::Flight => "flight",
+            Self::Http => "http",
+            Self::System => "system",
+        }
+    }
 }
 
 /// What a statement takes and gives, without running it.
@@ -55,88 +87,298 @@ pub struct Receipt {
     pub token: String,
 }
 
-/// One connection. Doors share it behind an `Arc`; statements of one session run one at a time.
+/// One connection. Doors share it behind an `Arc`.
 #[derive(Debug)]
 pub struct Session {
-    cancel: CancellationToken,
+    /// The database.
+    pub engine: Arc<Engine>,
+    id: String,
+    door: Door,
+    seat: Seat,
+    inner: Mutex<Inner>,
+    running: Mutex<CancellationToken>,
+    /// Itself: statements keep their session alive.
+    me: Weak<Session>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    role: String,
+    session_role: String,
+    settings: Settings,
+    transaction: Transaction,
 }
 
 impl Session {
-    /// Opens a session for a role that a door has authenticated. Refuses a role that may not log in.
+    /// Opens a session for a role that a door has authenticated.
+    ///
+    /// # Errors
+    /// 28000 for a role that may not log in.
     pub fn open(engine: &Arc<Engine>, role: &str, door: Door) -> Result<Arc<Self>> {
-        let _ = (engine, role, door);
-        Err(Error::Internal("skeleton".to_owned()))
+        if !engine.catalog().role(role).is_some_and(|r| r.login) {
+            return Err(Error::refused(
+                SqlState::INVALID_AUTHORIZATION,
+                format!("role \"{role}\" is not permitted to log in"),
+            ));
+        }
+        let id = uuid::Uuid::now_v7().to_string();
+        Ok(Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            seat: engine.sessions.enter(&id, door.name(), role),
+            engine: Arc::clone(engine),
+            id,
+            door,
+            inner: Mutex::new(Inner {
+                role: role.to_owned(),
+                session_role: role.to_owned(),
+                settings: Settings::new(role),
+                transaction: Transaction::default(),
+            }),
+            running: Mutex::new(engine.stop.child_token()),
+        }))
     }
 
     /// Splits and parses a text once; `;`-separated statements in order, none for blank text.
+    ///
+    /// # Errors
+    /// 42601 with the position; 0A000 for what is read but not supported.
     pub fn parse(&self, sql: &str) -> Result<Vec<Arc<Statement>>> {
-        let _ = sql;
-        Err(Error::Internal("skeleton".to_owned()))
+        let mut statements = dialect::parse(sql).inspect_err(|_| self.fail_transaction())?;
+        let mut system = None;
+        for statement in &mut statements {
+            if let Kind::Native(native) = &mut statement.kind {
+                ml::bind_relation_arguments(native)?;
+                if system::compat::concerns(native) {
+                    let cx = system.get_or_insert_with(|| self.scope().system());
+                    system::compat::rewrite(native, cx)?;
+                }
+            }
+        }
+        Ok(statements.into_iter().map(Arc::new).collect())
     }
 
     /// Parameter and result types. `hints` are the types the client declared (`None`: undeclared).
+    ///
+    /// # Errors
+    /// What planning reports.
     pub async fn describe(
         &self,
         statement: &Arc<Statement>,
         hints: &[Option<DataType>],
     ) -> Result<Description> {
-        let _ = (statement, hints);
-        std::future::ready(Err(Error::Internal("skeleton".to_owned()))).await
+        let run = self.run(statement, Vec::new());
+        let described = exec::describe(&run, hints).await;
+        described.inspect_err(|_| self.fail_transaction())
     }
 
     /// Runs one statement. Rows stream; the statement's deadline and cancel also hold while they do.
+    ///
+    /// # Errors
+    /// What the statement reports; an open transaction has failed then.
     pub async fn execute(
         &self,
         statement: &Arc<Statement>,
         params: Vec<ScalarValue>,
     ) -> Result<Outcome> {
-        let _ = (statement, params);
-        std::future::ready(Err(Error::Internal("skeleton".to_owned()))).await
+        self.check_transaction(statement)?;
+        self.await_token().await?;
+        let run = self.run(statement, params);
+        let trace = Trace::start(self, &run);
+        self.show_activity("active", Some(&statement.text));
+        let result = self.guarded(&run, exec::execute(&run)).await;
+        let result = match result {
+            Ok(outcome) => trace.finish(&run, outcome).await,
+            Err(e) => {
+                trace.fail(&run, &e).await;
+                Err(e)
+            }
+        };
+        self.show_activity("idle", None);
+        result.inspect_err(|_| self.fail_transaction())
     }
 
     /// Stores rows in `schema.table` by column name: privileges, casts, defaults, generated columns
     /// and constraints as for INSERT. Durable and visible on return.
+    ///
+    /// # Errors
+    /// As INSERT; nothing was stored then.
     pub async fn ingest(
         &self,
         schema: &str,
         table: &str,
         batches: Vec<RecordBatch>,
     ) -> Result<Receipt> {
-        let _ = (schema, table, batches);
-        std::future::ready(Err(Error::Internal("skeleton".to_owned()))).await
+        let scope = Arc::new(self.scope());
+        let trace = Trace::ingest(self, &format!("{schema}.{table}"));
+        let accepted = exec::ingest::store(&scope, schema, table, batches).await;
+        trace.ingested(accepted.as_ref().map(|(rows, _)| *rows)).await?;
+        let (accepted, lsn) = accepted?;
+        let token = exec::token::of(lsn);
+        self.inner().settings.set_last_token(&token);
+        Ok(Receipt { accepted, token })
     }
 
     /// Columns that [`Session::ingest`] takes for that table (checks INSERT privilege), so a door can
-    /// decode text straight into the right types.
+    /// decode text straight into the right types. Columns with a default carry
+    /// [`crate::types::DEFAULT_KEY`].
+    ///
+    /// # Errors
+    /// 42P01, 42501.
     pub async fn ingest_schema(&self, schema: &str, table: &str) -> Result<SchemaRef> {
-        let _ = (schema, table);
-        std::future::ready(Err(Error::Internal("skeleton".to_owned()))).await
+        let scope = self.scope();
+        let relation = exec::ingest::target(&scope, schema, table)?;
+        privileges::check_relation(&scope.catalog, &scope.caller.role, relation, Privilege::Insert)?;
+        std::future::ready(Ok(exec::ingest::accepted_schema(relation))).await
     }
 
     /// Where the transaction stands.
     pub fn transaction_status(&self) -> TransactionStatus {
-        TransactionStatus::Idle
+        self.inner().transaction.status()
     }
 
     /// A setting's value as `SHOW` prints it: `TimeZone`, `DateStyle`, `extra_float_digits`, …
     pub fn setting(&self, name: &str) -> Option<String> {
-        let _ = name;
-        None
+        self.inner().settings.get(name)
     }
 
-    /// Sets a setting from the startup packet; the same rules as `SET`.
+    /// Sets a setting; the same rules as `SET`.
+    ///
+    /// # Errors
+    /// 42704 for an unknown one, 22023 for a bad value.
     pub fn set(&self, name: &str, value: &str) -> Result<()> {
-        let _ = (name, value);
-        Ok(())
+        let result = self.inner().settings.set(name, value);
+        if name.eq_ignore_ascii_case("application_name") {
+            let mut activity = self.seat.activity.lock().unwrap_or_else(PoisonError::into_inner);
+            activity.application_name = Some(value.to_owned());
+        }
+        result
     }
 
     /// Settings whose values the Postgres door must report and that changed since the last call.
     pub fn take_reported_changes(&self) -> Vec<(String, String)> {
-        Vec::new()
+        self.inner().settings.take_reported()
     }
 
     /// Cancels the running statement, if any; the session goes on.
     pub fn cancel_running(&self) {
-        self.cancel.cancel();
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+    }
+
+    /// The settings, for the statements that change them.
+    pub(crate) fn with_settings<T>(&self, change: impl FnOnce(&mut Settings) -> T) -> T {
+        change(&mut self.inner().settings)
+    }
+
+    /// The transaction, for the statements that change it.
+    pub(crate) fn with_transaction<T>(&self, change: impl FnOnce(&mut Transaction) -> T) -> T {
+        change(&mut self.inner().transaction)
+    }
+
+    /// `SET ROLE`: names resolve for that role from now on; `None` goes back to the one that logged in.
+    ///
+    /// # Errors
+    /// 42704, 42501.
+    pub(crate) fn set_role(&self, role: Option<&str>) -> Result<()> {
+        let catalog = self.engine.catalog();
+        let mut inner = self.inner();
+        let Some(role) = role else {
+            inner.role = inner.session_role.clone();
+            return Ok(());
+        };
+        let wanted = privileges::role(&catalog, role)?;
+        if !privileges::owns(&catalog, &inner.session_role, wanted.oid) {
+            return Err(Error::refused(
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                format!("permission denied to set role \"{role}\""),
+            ));
+        }
+        inner.role = role.to_owned();
+        Ok(())
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::new(&self.engine, self.caller())
+    }
+
+    fn caller(&self) -> Caller {
+        let inner = self.inner();
+        Caller {
+            role: inner.role.clone(),
+            session_role: inner.session_role.clone(),
+            schema: inner.settings.schema(),
+            search_path: inner.settings.search_path(),
+            time_zone: inner.settings.get("timezone").unwrap_or_else(|| "UTC".to_owned()),
+            as_of: inner.settings.as_of(),
+            pid: self.seat.pid,
+            settings: inner.settings.list(),
+        }
+    }
+
+    fn run(&self, statement: &Arc<Statement>, params: Vec<ScalarValue>) -> Run {
+        let token = self.engine.stop.child_token();
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = token.clone();
+        let timeout = self.inner().settings.statement_timeout();
+        Run {
+            scope: Arc::new(self.scope()),
+            statement: Arc::clone(statement),
+            params,
+            cancel: token,
+            deadline: timeout.map(|t| Instant::now() + t),
+            session: Weak::clone(&self.me),
+        }
+    }
+
+    /// Waits for the log to reach `weir.read_after`, if that is set.
+    async fn await_token(&self) -> Result<()> {
+        let (token, timeout) = {
+            let inner = self.inner();
+            (inner.settings.get("weir.read_after"), inner.settings.statement_timeout())
+        };
+        match token.filter(|t| !t.is_empty()) {
+            Some(token) => exec::token::wait(&self.engine, &token, timeout).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Runs until the cancel and the deadline.
+    async fn guarded<T>(
+        &self,
+        run: &Run,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let far = Instant::now() + Duration::from_secs(365 * 24 * 3600);
+        tokio::select! {
+            result = work => result,
+            () = run.cancel.cancelled() => Err(exec::rows::canceled()),
+            () = tokio::time::sleep_until(run.deadline.unwrap_or(far)) => Err(exec::rows::timed_out()),
+        }
+    }
+
+    fn check_transaction(&self, statement: &Statement) -> Result<()> {
+        self.inner().transaction.check(statement)
+    }
+
+    fn fail_transaction(&self) {
+        self.inner().transaction.fail();
+    }
+
+    fn show_activity(&self, state: &str, query: Option<&str>) {
+        let mut activity = self.seat.activity.lock().unwrap_or_else(PoisonError::into_inner);
+        activity.state = state.to_owned();
+        if let Some(query) = query {
+            activity.query = Some(crate::governance::audit::redact(query));
+            activity.started_at_micros = Some(now_micros());
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.cancel_running();
+        self.engine.sessions.leave(self.seat.pid);
     }
 }

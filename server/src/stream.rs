@@ -310,6 +310,9 @@ impl Stream {
     /// Runs a change that commits by itself (delta-rs DELETE, UPDATE, MERGE, OPTIMIZE, …) alone
     /// with the newest state of a table, the tail flushed before. What it returns is published.
     /// Appends to a streaming table go on meanwhile: their rows lie above what was flushed.
+    ///
+    /// Dropping the future while delta-rs commits leaves open whether the change was made; what was
+    /// made is published with the table's next commit. A statement that must know does not drop it.
     pub async fn exclusive<T, F, Fut>(&self, oid: Oid, change: F) -> Result<T>
     where
         F: FnOnce(DeltaTable) -> Fut,

@@ -24,6 +24,9 @@ mod shapes;
 mod stats;
 mod weir;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use ::catalog::{Oid, Relation, RelationKind, Snapshot, Store};

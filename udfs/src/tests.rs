@@ -109,6 +109,23 @@ async fn session_id_numbers_sessions_per_partition() {
 }
 
 #[tokio::test]
+async fn session_id_refuses_what_it_would_have_to_ignore() {
+    let ctx = with_events().await;
+    let call = "session_id(ts, INTERVAL '30 minutes')";
+    for (over, kind) in [
+        ("OVER (PARTITION BY user_id)", Kind::InvalidParameter),
+        ("OVER (ORDER BY user_id, ts)", Kind::InvalidParameter),
+        ("IGNORE NULLS OVER (ORDER BY ts)", Kind::Unsupported),
+    ] {
+        let sql = format!("SELECT {call} {over} FROM events");
+        assert_eq!(refusal(&ctx, &sql).await.kind, kind, "{over}");
+    }
+    let filtered =
+        format!("SELECT {call} FILTER (WHERE event = 'view') OVER (ORDER BY ts) FROM events");
+    assert!(run(&ctx, &filtered).await.is_err());
+}
+
+#[tokio::test]
 async fn session_window_groups_and_leaves_out_null_times() {
     let ctx = with_events().await;
     let sql = "SELECT user_id, session_window(ts, INTERVAL '30 minutes') AS w, count(*) AS n FROM events \
@@ -209,6 +226,8 @@ async fn window_funnel_over_timestamps_and_integers() {
     let ticks =
         "SELECT window_funnel(5, t, t = 1, t = 3, t = 6, t = 7) FROM generate_series(1, 9) AS g(t)";
     assert_eq!(cells(&ctx, ticks).await, "3");
+    let merged = "SELECT window_funnel(5, t, t = 1, t = 3, t = 6) FROM (SELECT 6 AS t UNION ALL SELECT 3 UNION ALL SELECT 1)";
+    assert_eq!(cells(&ctx, merged).await, "3");
     let none = "SELECT window_funnel(5, 'strict_order', t, t = 1) FROM generate_series(1, 9) AS g(t) WHERE false";
     assert_eq!(cells(&ctx, none).await, "0");
 }

@@ -92,6 +92,11 @@ impl SchemaNames {
     async fn resolve(&self, name: &str) -> Result<Arc<dyn TableProvider>> {
         let (bare, version) = TableVersion::of(name);
         let scope = &self.scope;
+        if let Some(source) = scope.sources.get(&(self.schema.clone(), bare.to_owned()))
+            && version.is_none()
+        {
+            return Ok(Arc::clone(source));
+        }
         if let Some(relation) = scope.catalog.relation(&self.schema, bare) {
             let needed = scope.targets.get(&relation.oid).copied().unwrap_or(Privilege::Select);
             privileges::check_relation(&scope.catalog, &scope.caller.role, relation, needed)?;

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use catalog::{ObjectKind, Oid, Privilege, Snapshot};
+use datafusion::catalog::TableProvider;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as PlanStatement;
@@ -57,6 +58,9 @@ pub struct Scope {
     pub caller: Caller,
     /// Relations the statement writes, with the privilege that takes instead of SELECT.
     pub targets: HashMap<Oid, Privilege>,
+    /// Providers that stand in for names, `(schema, name)`: a table that stands still while it is
+    /// rewritten, the collected source of a MERGE.
+    pub sources: HashMap<(String, String), Arc<dyn TableProvider>>,
     /// How many views deep planning is.
     depth: usize,
     touched: Arc<Mutex<BTreeSet<Oid>>>,
@@ -97,6 +101,7 @@ impl Scope {
             head,
             caller,
             targets: HashMap::new(),
+            sources: HashMap::new(),
             depth: 0,
             touched: Arc::default(),
         }
@@ -114,9 +119,33 @@ impl Scope {
             head: Arc::clone(&self.head),
             caller: Caller { role: owner, ..self.caller.clone() },
             targets: HashMap::new(),
+            sources: HashMap::new(),
             depth: self.depth + 1,
             touched: Arc::clone(&self.touched),
         })
+    }
+
+    /// The same cut and caller with providers that stand in for names.
+    pub fn over_sources(&self, sources: HashMap<(String, String), Arc<dyn TableProvider>>) -> Self {
+        Self { sources, ..self.same() }
+    }
+
+    /// The same cut and caller, where a relation takes another privilege than SELECT.
+    pub fn writing(&self, relation: Oid, privilege: Privilege) -> Arc<Self> {
+        Arc::new(Self { targets: HashMap::from([(relation, privilege)]), ..self.same() })
+    }
+
+    fn same(&self) -> Self {
+        Self {
+            engine: Arc::clone(&self.engine),
+            catalog: Arc::clone(&self.catalog),
+            head: Arc::clone(&self.head),
+            caller: self.caller.clone(),
+            targets: HashMap::new(),
+            sources: HashMap::new(),
+            depth: self.depth,
+            touched: Arc::clone(&self.touched),
+        }
     }
 
     /// Notes that the statement read or wrote a relation.

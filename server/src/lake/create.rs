@@ -10,11 +10,9 @@ use futures::TryStreamExt;
 use url::Url;
 
 use super::open::{handle, table_snapshot};
+use super::write::CHECKPOINT_INTERVAL;
 use super::{LakeSnapshot, store};
 use crate::error::{Error, Result, SqlState};
-
-/// Commits between two checkpoints of the log.
-const CHECKPOINT_INTERVAL: &str = "50";
 
 /// Makes an empty table. `schema` is the stored schema (with `_lsn` where the table has one).
 ///
@@ -36,6 +34,7 @@ pub async fn create(root: &Url, schema: &Schema, partition_by: &[String]) -> Res
             format!("there is a table at \"{root}\" already"),
         ));
     }
+    let interval = CHECKPOINT_INTERVAL.to_string();
     let table = handle
         .create()
         .with_columns(columns)
@@ -45,7 +44,7 @@ pub async fn create(root: &Url, schema: &Schema, partition_by: &[String]) -> Res
             ("delta.isolationLevel", Some("writeSerializable")),
             // Cleaning lists the whole log after each commit: a job's work, not a commit's.
             ("delta.enableExpiredLogCleanup", Some("false")),
-            ("delta.checkpointInterval", Some(CHECKPOINT_INTERVAL)),
+            ("delta.checkpointInterval", Some(interval.as_str())),
         ])
         .with_commit_properties(CommitProperties::default().with_cleanup_expired_logs(Some(false)))
         .await?;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 
 use arrow::record_batch::RecordBatch;
+use deltalake::checkpoints;
 use deltalake::datafile::writer::{DeltaWriter, WriterConfig};
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, Remove, Transaction};
@@ -19,6 +20,9 @@ use crate::error::Result;
 
 /// A file is closed when it reaches this size.
 const TARGET_FILE_SIZE: Option<NonZeroU64> = NonZeroU64::new(128 * 1024 * 1024);
+
+/// Commits between two checkpoints of the log.
+pub(super) const CHECKPOINT_INTERVAL: i64 = 50;
 
 /// One commit to be made.
 #[derive(Debug, Default)]
@@ -97,16 +101,22 @@ pub async fn commit(snapshot: &LakeSnapshot, commit: Commit) -> Result<LakeSnaps
     }
     let removes = commit.removes.into_iter().map(Action::Remove);
     let actions = removes.chain(commit.adds.into_iter().map(Action::Add));
-    let done = CommitBuilder::from(properties)
+    let prepared = CommitBuilder::from(properties)
         .with_actions(actions.collect())
         .build(
             Some(snapshot.table.snapshot()?),
             snapshot.table.log_store(),
             operation,
         )
-        .await;
-    match done {
-        Ok(_) => snapshot.refreshed().await,
+        .into_prepared_commit_future()
+        .await?;
+    // Awaiting what this gives would run delta-rs's hooks, which read the state once more.
+    match prepared.await {
+        Ok(_) => {
+            let after = snapshot.refreshed().await?;
+            checkpoint(&after).await;
+            Ok(after)
+        }
         Err(e) => match made_it(snapshot, commit.txn.as_ref()).await {
             Some(after) => {
                 tracing::warn!(error = %e, "the commit had succeeded although it reported an error");
@@ -114,6 +124,16 @@ pub async fn commit(snapshot: &LakeSnapshot, commit: Commit) -> Result<LakeSnaps
             }
             None => Err(e.into()),
         },
+    }
+}
+
+/// Sums up the log from time to time, so opening the table stays quick. Failing costs only that.
+async fn checkpoint(snapshot: &LakeSnapshot) {
+    if snapshot.version % CHECKPOINT_INTERVAL != 0 {
+        return;
+    }
+    if let Err(e) = checkpoints::create_checkpoint(&snapshot.table, None).await {
+        tracing::warn!(table = %snapshot.root, error = %e, "cannot write a checkpoint");
     }
 }
 

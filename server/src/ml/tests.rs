@@ -17,6 +17,7 @@ use super::*;
 use crate::error::{Error, SqlState};
 
 type Rows = RecordBatch;
+type Given = &'static [(&'static str, &'static str)];
 
 /// Deterministic numbers in [0, 1).
 fn noise(seed: u64) -> impl FnMut() -> f64 {
@@ -181,21 +182,21 @@ async fn training_does_not_depend_on_row_order() {
 #[tokio::test]
 async fn bad_options_and_data_are_refused() {
     let rows = customers(50, 0.5);
-    let target = ("target", "churned");
-    let cases: [(&str, &[(&str, &str)], &str); 9] = [
-        ("random_forest", &[target], "0A000"),
+    const TARGET: (&str, &str) = ("target", "churned");
+    let cases: [(&str, Given, &str); 9] = [
+        ("random_forest", &[TARGET], "0A000"),
         ("logistic_regression", &[], "22023"),
         ("logistic_regression", &[("target", "nope")], "42703"),
-        ("logistic_regression", &[target, ("depth", "3")], "22023"),
+        ("logistic_regression", &[TARGET, ("depth", "3")], "22023"),
         (
             "logistic_regression",
-            &[target, ("test_fraction", "1.5")],
+            &[TARGET, ("test_fraction", "1.5")],
             "22023",
         ),
-        ("logistic_regression", &[target, ("l2", "NaN")], "22023"),
+        ("logistic_regression", &[TARGET, ("l2", "NaN")], "22023"),
         (
             "logistic_regression",
-            &[target, ("positive", "Maybe")],
+            &[TARGET, ("positive", "Maybe")],
             "22023",
         ),
         (
@@ -327,6 +328,8 @@ async fn evaluation_and_weights_are_relations() {
         number(&ctx, "SELECT n FROM ml_evaluate('churn', 'customers')").await,
         400.0
     );
+    let twice = "SELECT n FROM ml_evaluate('churn', (SELECT * FROM customers UNION ALL SELECT * FROM customers))";
+    assert_eq!(number(&ctx, twice).await, 800.0);
     let none = "SELECT count(auc) + count(accuracy) + n FROM ml_evaluate('churn', (SELECT * FROM customers WHERE false)) GROUP BY n";
     assert_eq!(number(&ctx, none).await, 0.0);
 
@@ -507,4 +510,15 @@ async fn logistic_regression_on_breast_cancer_matches_sklearn() {
         .as_f64()
         .unwrap();
     assert!((first + 0.363_093).abs() < 1e-3, "{first}");
+}
+
+#[test]
+fn the_function_reference_is_up_to_date() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../sql/FUNCTIONS.md");
+    let wanted = udfs::functions_markdown(documentation());
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        committed == wanted,
+        "sql/FUNCTIONS.md is out of date: cargo run -p server -- functions > sql/FUNCTIONS.md"
+    );
 }

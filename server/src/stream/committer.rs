@@ -98,7 +98,7 @@ async fn flush_locked(core: &Core, table: &Owned, ledger: &mut Ledger) -> Result
     };
     crash_point("flush-after-commit-before-publish");
     ledger.uncertain = false;
-    core.stored(table.oid, lake, target);
+    core.stored(table.oid, lake, target)?;
     Ok(target)
 }
 
@@ -163,7 +163,7 @@ pub(super) async fn append(
     };
     let lake = lake::commit(&lake, commit).await?;
     crash_point("append-after-commit-before-publish");
-    core.stored(table.oid, lake, Lsn::default());
+    core.stored(table.oid, lake, Lsn::default())?;
     Ok(rows)
 }
 
@@ -180,13 +180,13 @@ where
     let before = newest(core, table).await?;
     match change(before.table.clone()).await {
         Ok((after, result)) => {
-            core.stored(table.oid, before.with_table(after)?, Lsn::default());
+            core.stored(table.oid, before.with_table(after)?, Lsn::default())?;
             Ok(result)
         }
         Err(e) => {
             // It may have committed before it failed.
             if let Ok(after) = before.refreshed().await {
-                core.stored(table.oid, after, Lsn::default());
+                core.stored(table.oid, after, Lsn::default())?;
             }
             Err(e)
         }

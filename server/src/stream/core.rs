@@ -161,11 +161,11 @@ impl Core {
     }
 
     /// The new stored state and what it holds of the tail, in one swap.
-    pub(super) fn stored(&self, oid: Oid, lake: LakeSnapshot, flushed: Lsn) {
+    pub(super) fn stored(&self, oid: Oid, lake: LakeSnapshot, flushed: Lsn) -> Result<()> {
         let mut publishing = self.publishing();
         let mut head = DbHead::clone(&self.head.load());
         let Some(table) = head.tables.get(&oid) else {
-            return;
+            return Ok(());
         };
         let mut table = TableHead::clone(table);
         let flushed = table.flushed.max(flushed);
@@ -177,6 +177,9 @@ impl Core {
             } else {
                 Arc::clone(&lake.schema)
             };
+            for part in &mut table.tail {
+                part.batch = tail::conform(&part.batch, &lake.schema)?;
+            }
         }
         table.lake = Arc::new(lake);
         head.tables.insert(oid, Arc::new(table));
@@ -186,6 +189,7 @@ impl Core {
                 pending.memory.pop_front();
             }
         }
+        Ok(())
     }
 
     /// Publishes a view's state.

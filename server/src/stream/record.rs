@@ -19,6 +19,7 @@ use bytes::Bytes;
 use catalog::Oid;
 
 use super::head::Lsn;
+use super::tail::slice_bytes;
 use crate::error::{Error, Result, SqlState};
 
 /// Bytes of a record's header.
@@ -72,7 +73,7 @@ impl Encoded {
         let expected: usize = parts
             .iter()
             .flat_map(|part| &part.batches)
-            .map(RecordBatch::get_array_memory_size)
+            .map(slice_bytes)
             .sum();
         let mut bytes = Vec::with_capacity(HEADER + 4096 + expected.min(MAX_BODY));
         bytes.resize(HEADER, 0);

@@ -84,11 +84,22 @@ pub(super) fn with_lsn(batch: &RecordBatch, lo: Lsn, stored: &SchemaRef) -> Resu
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(batch.num_columns() + 1);
     columns.push(Arc::new(positions));
     columns.extend(batch.columns().iter().cloned());
-    let with_positions = RecordBatch::try_new(stored_schema(batch.schema_ref()), columns)?;
+    let unchanged = stored
+        .fields()
+        .iter()
+        .skip(1)
+        .eq(batch.schema_ref().fields().iter());
+    let batch = if unchanged {
+        RecordBatch::try_new(Arc::clone(stored), columns)?
+    } else {
+        // altered since the rows were accepted
+        let with_positions = RecordBatch::try_new(stored_schema(batch.schema_ref()), columns)?;
+        conform(&with_positions, stored)?
+    };
     Ok(TailBatch {
         lo,
         hi: Lsn(lo.0 + rows - 1),
-        batch: conform(&with_positions, stored)?,
+        batch,
     })
 }
 

@@ -8,7 +8,7 @@ use arrow::array::{
     Int32Builder, Int64Builder, ListBuilder, RecordBatch, StringBuilder,
     TimestampMicrosecondBuilder, UInt32Builder,
 };
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
 use catalog::Oid;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;

@@ -22,7 +22,7 @@ use datafusion::logical_expr::{
     TypeSignature, Volatility,
 };
 
-pub(super) use names::{reg_oid, relation_oid, strict_reg_oid};
+pub(super) use arrays::parse_array;
 
 use super::SystemContext;
 use super::frame::{Cell, Kind, array};
@@ -91,7 +91,7 @@ impl Row<'_> {
     /// An object: its oid, or the name of a relation.
     fn relation(&self, cx: &SystemContext, i: usize) -> Option<u32> {
         let text = self.text(i)?;
-        text.parse().ok().or_else(|| relation_oid(cx, text))
+        text.parse().ok().or_else(|| names::relation_oid(cx, text))
     }
 
     fn oid(&self, i: usize) -> Option<u32> {

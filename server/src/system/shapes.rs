@@ -31,10 +31,6 @@ impl Shape {
     pub(super) fn schema_ref(&self) -> SchemaRef {
         Arc::clone(&self.arrow)
     }
-
-    pub(super) fn has_column(&self, name: &str) -> bool {
-        self.columns.iter().any(|c| c.name == name)
-    }
 }
 
 static ALL: LazyLock<Vec<Shape>> = LazyLock::new(|| {

@@ -1,6 +1,7 @@
 //! Which queries a materialized view can keep, by which strategy, and why not.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use catalog::{Oid, Strategy};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -153,10 +154,15 @@ struct Walk {
 }
 
 impl Walk {
-    fn refuse(&mut self, node: impl ToString, code: impl Into<String>, detail: impl Into<String>) {
+    fn refuse(
+        &mut self,
+        node: impl Into<String>,
+        code: impl Into<String>,
+        detail: impl Into<String>,
+    ) {
         self.refused = true;
         self.findings.push(Finding {
-            node: node.to_string(),
+            node: node.into(),
             strategy: REFUSED,
             code: code.into(),
             detail: detail.into(),
@@ -164,24 +170,11 @@ impl Walk {
         });
     }
 
-    /// Result columns: they must be tellable apart, and leave the log position alone.
+    /// Result columns must leave the log position alone.
     fn columns(&mut self, plan: &LogicalPlan) {
-        let fields = plan.schema().fields();
-        for (i, field) in fields.iter().enumerate() {
-            let name = field.name();
-            if name == LSN {
-                self.refuse(
-                    plan.display(),
-                    "RESERVED_COLUMN",
-                    format!("\"{LSN}\" is the log position"),
-                );
-            } else if fields.iter().take(i).any(|f| f.name() == name) {
-                self.refuse(
-                    plan.display(),
-                    "DUPLICATE_COLUMN",
-                    format!("\"{name}\" comes twice"),
-                );
-            }
+        if plan.schema().fields().iter().any(|f| f.name() == LSN) {
+            let detail = format!("a result column cannot be named \"{LSN}\"");
+            self.refuse(plan.display().to_string(), "RESERVED_COLUMN", detail);
         }
     }
 
@@ -235,7 +228,7 @@ impl Walk {
             | LogicalPlan::Copy(_)
             | LogicalPlan::DescribeTable(_) => ("UNSUPPORTED_NODE", "this step is not kept"),
         };
-        self.refuse(plan.display(), code, detail);
+        self.refuse(plan.display().to_string(), code, detail);
         self.inputs(plan)
     }
 
@@ -248,7 +241,7 @@ impl Walk {
     fn scan(&mut self, scan: &TableScan) {
         let table = WeirTable::behind(&scan.source);
         let streaming = table
-            .filter(|t| t.head().streaming && WeirTable::new(t.head().clone(), true).has_lsn());
+            .filter(|t| t.head().streaming && WeirTable::new(Arc::clone(t.head()), true).has_lsn());
         match streaming {
             Some(table) => self.source = Some(table.head().oid),
             None => self.refuse(
@@ -263,50 +256,11 @@ impl Walk {
     fn expressions(&mut self, plan: &LogicalPlan) -> Result<()> {
         for expr in plan.expressions() {
             expr.apply(|e| {
-                let problem = match e {
-                    Expr::ScalarFunction(f) => {
-                        let steady = f.func.signature().volatility == Volatility::Immutable;
-                        (!steady).then(|| {
-                            (
-                                format!("NON_DETERMINISTIC:{}", f.func.name()),
-                                "its value changes with time or chance",
-                            )
-                        })
-                    }
-                    Expr::AggregateFunction(f) => {
-                        let steady = f.func.signature().volatility == Volatility::Immutable;
-                        (!steady).then(|| {
-                            (
-                                format!("NON_DETERMINISTIC:{}", f.func.name()),
-                                "its value changes with time or chance",
-                            )
-                        })
-                    }
-                    Expr::ScalarVariable(..) => {
-                        Some((format!("NON_DETERMINISTIC:{e}"), "a setting may change"))
-                    }
-                    Expr::Placeholder(_) => Some((
-                        format!("NON_DETERMINISTIC:{e}"),
-                        "a view takes no parameters",
-                    )),
-                    Expr::ScalarSubquery(_)
-                    | Expr::InSubquery(_)
-                    | Expr::Exists(_)
-                    | Expr::SetComparison(_) => Some((
-                        "SUBQUERY".to_owned(),
-                        "subqueries in expressions are not kept",
-                    )),
-                    Expr::HigherOrderFunction(f) => Some((
-                        format!("UNSUPPORTED_FUNCTION:{}", f.name()),
-                        "functions over lambdas are not kept",
-                    )),
-                    _ => None,
+                let Some((code, detail)) = unsteady(e) else {
+                    return Ok(TreeNodeRecursion::Continue);
                 };
-                if let Some((code, detail)) = problem {
-                    self.refuse(plan.display(), code, detail);
-                    return Ok(TreeNodeRecursion::Jump);
-                }
-                Ok(TreeNodeRecursion::Continue)
+                self.refuse(plan.display().to_string(), code, detail);
+                Ok(TreeNodeRecursion::Jump)
             })?;
         }
         Ok(())
@@ -398,7 +352,7 @@ impl Walk {
         {
             let code = format!("STATE_TYPE_UNSUPPORTED:{}", field.data_type());
             self.refuse(
-                plan.display(),
+                plan.display().to_string(),
                 code,
                 format!("column \"{}\" cannot be stored exactly", field.name()),
             );
@@ -425,6 +379,39 @@ impl Walk {
             source,
             layout,
         }))
+    }
+}
+
+/// Why an expression alone keeps a view from being kept, if so; its parts are asked one by one.
+fn unsteady(expr: &Expr) -> Option<(String, &'static str)> {
+    let called = |name: &str, volatility: Volatility| {
+        (volatility != Volatility::Immutable).then(|| {
+            let code = format!("NON_DETERMINISTIC:{name}");
+            (code, "its value changes with time or chance")
+        })
+    };
+    match expr {
+        Expr::ScalarFunction(f) => called(f.func.name(), f.func.signature().volatility),
+        Expr::AggregateFunction(f) => called(f.func.name(), f.func.signature().volatility),
+        Expr::ScalarVariable(..) => {
+            Some((format!("NON_DETERMINISTIC:{expr}"), "a setting may change"))
+        }
+        Expr::Placeholder(_) => Some((
+            format!("NON_DETERMINISTIC:{expr}"),
+            "a view takes no parameters",
+        )),
+        Expr::ScalarSubquery(_)
+        | Expr::InSubquery(_)
+        | Expr::Exists(_)
+        | Expr::SetComparison(_) => Some((
+            "SUBQUERY".to_owned(),
+            "subqueries in expressions are not kept",
+        )),
+        Expr::HigherOrderFunction(f) => {
+            let code = format!("UNSUPPORTED_FUNCTION:{}", f.name());
+            Some((code, "functions over lambdas are not kept"))
+        }
+        _ => None,
     }
 }
 

@@ -22,7 +22,7 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::{ExecutionPlan, collect};
-use locks::Locks;
+use locks::{Locks, Turn};
 use tokio_util::sync::CancellationToken;
 
 use super::analysis::{Analysis, prepared};
@@ -30,7 +30,6 @@ use super::read;
 use super::source::{Range, cut, positioned};
 use super::split::{Split, conform, next_stage};
 use crate::error::{Error, Result};
-use crate::lake::LakeSnapshot;
 use crate::stream::head::{DbHead, Lsn, TableHead, ViewHead};
 
 /// Positions that one run of an AGG view covers at most: bounds the rows held while it is made.
@@ -61,23 +60,24 @@ pub trait Host: std::fmt::Debug + Send + Sync {
     /// The view's query over that head, with the rights of its owner.
     async fn plan(&self, view: Oid, head: &Arc<DbHead>) -> Result<Planned>;
 
-    /// Adds a run that covers `after < _lsn <= upto` and publishes state and position in one swap.
-    /// Must refuse when the view's position is not `after`.
+    /// Adds a run, good for source rows up to `durable`, and publishes state and position in one
+    /// swap. A position that is stored already changes nothing.
     async fn commit_state(
         &self,
         view: Oid,
+        source: Oid,
         batches: Vec<RecordBatch>,
-        after: Lsn,
-        upto: Lsn,
+        durable: Lsn,
     ) -> Result<()>;
 
-    /// Replaces all files of `old` by these rows in one commit that changes no data, and publishes.
-    /// Must refuse when the state is not at `old` any more.
+    /// Puts these rows in the place of the whole state and publishes; does nothing when the state
+    /// stands beyond `durable` already.
     async fn replace_state(
         &self,
         view: Oid,
-        old: &Arc<LakeSnapshot>,
+        source: Oid,
         batches: Vec<RecordBatch>,
+        durable: Lsn,
     ) -> Result<()>;
 }
 
@@ -125,7 +125,7 @@ impl Refresher {
 
     /// Stores everything the view's source holds now. Gives the position it then stands at.
     pub async fn refresh(&self, view: Oid, source: Oid) -> Result<Lsn> {
-        let _one = self.locks.hold(view).await;
+        let mut turn = self.locks.hold(view).await;
         let target = {
             let head = self.host.head();
             head.tables
@@ -148,16 +148,45 @@ impl Refresher {
             let planned = self.host.plan(view, &head).await?;
             let step = self.step(&planned, view, &state, target);
             let (batches, upto) = self.in_time(step).await?;
-            self.host
-                .commit_state(view, batches, state.durable, upto)
-                .await?;
+            let host = Arc::clone(&self.host);
+            let commit = async move { host.commit_state(view, source, batches, upto).await };
+            turn = whole(turn, commit).await?;
             at = upto;
         }
     }
 
+    /// Makes the whole state anew from the rows the source holds now, for sources whose stored rows
+    /// were changed. Gives the position it then stands at.
+    pub async fn rebuild(&self, view: Oid, source: Oid) -> Result<Lsn> {
+        let turn = self.locks.hold(view).await;
+        let head = self.host.head();
+        let Some(state) = head.views.get(&view) else {
+            return Ok(Lsn::default());
+        };
+        let target = head.tables.get(&source).map(|t| newest(t));
+        let target = target.unwrap_or_default().max(state.durable);
+        let planned = self.host.plan(view, &head).await?;
+        let analysis = super::analyze(&planned.name, &planned.plan)?;
+        if analysis.strategy == Strategy::Append && target.0 > APPEND_SLICE {
+            return Err(Error::unsupported(
+                format!(
+                    "materialized view \"{}\" is too big to rebuild",
+                    planned.name
+                ),
+                "drop it and create it again",
+            ));
+        }
+        let work = run(&planned, &analysis, Lsn::default(), target);
+        let batches = self.in_time(work).await?;
+        let host = Arc::clone(&self.host);
+        let commit = async move { host.replace_state(view, source, batches, target).await };
+        whole(turn, commit).await?;
+        Ok(target)
+    }
+
     /// Folds the runs of an AGG view into one when it has too many files. Says whether it did.
-    pub async fn compact(&self, view: Oid) -> Result<bool> {
-        let _one = self.locks.hold(view).await;
+    pub async fn compact(&self, view: Oid, source: Oid) -> Result<bool> {
+        let turn = self.locks.hold(view).await;
         let head = self.host.head();
         let Some(state) = head.views.get(&view) else {
             return Ok(false);
@@ -170,7 +199,9 @@ impl Refresher {
         let Some(batches) = folded else {
             return Ok(false);
         };
-        self.host.replace_state(view, &state.state, batches).await?;
+        let (host, durable) = (Arc::clone(&self.host), state.durable);
+        let commit = async move { host.replace_state(view, source, batches, durable).await };
+        whole(turn, commit).await?;
         Ok(true)
     }
 
@@ -183,10 +214,11 @@ impl Refresher {
                 () = tokio::time::sleep(self.pace.every) => {}
             }
             for (view, source) in self.host.views() {
-                if stop.is_cancelled() {
-                    return;
-                }
-                if let Err(e) = self.keep(view, source).await {
+                let kept = tokio::select! {
+                    () = stop.cancelled() => return,
+                    kept = self.keep(view, source) => kept,
+                };
+                if let Err(e) = kept {
                     tracing::warn!(view = %view, error = %e, "materialized view not stored");
                 }
             }
@@ -197,7 +229,7 @@ impl Refresher {
         if lag(&self.host.head(), view, source) > self.pace.lag {
             Box::pin(self.refresh(view, source)).await?;
         }
-        Box::pin(self.compact(view)).await?;
+        Box::pin(self.compact(view, source)).await?;
         Ok(())
     }
 
@@ -229,6 +261,27 @@ impl Refresher {
             )),
         }
     }
+}
+
+/// Finishes a commit also when the caller goes away (a cancelled statement, shutdown), and keeps the
+/// view's turn until then: the next run must start from what this one stored, or count rows twice.
+async fn whole(
+    turn: Turn,
+    commit: impl Future<Output = Result<()>> + Send + 'static,
+) -> Result<Turn> {
+    let done = detached(async move { (turn, commit.await) }).await;
+    let (turn, result) = done.map_err(|e| Error::Internal(format!("a commit ended: {e}")))?;
+    result.map(|()| turn)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "ends by itself with the commit, which has its own deadline"
+)]
+fn detached<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(work)
 }
 
 /// How many positions of its source a view has not stored.

@@ -116,10 +116,20 @@ fn key_type(ty: &DataType) -> Option<DataType> {
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => {
             DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
         }
-        // seconds and milliseconds fit; nanoseconds would be cut
+        // seconds and milliseconds fit; nanoseconds would be cut and are kept as numbers
         DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond, zone) => {
             DataType::Timestamp(TimeUnit::Microsecond, zone.as_ref().map(|_| "UTC".into()))
         }
+        DataType::Timestamp(TimeUnit::Nanosecond, _)
+        | DataType::Time64(_)
+        | DataType::Date64
+        | DataType::Duration(_) => DataType::Int64,
+        DataType::Time32(_) => DataType::Int32,
+        DataType::List(of) | DataType::LargeList(of) => DataType::List(Arc::new(Field::new(
+            "element",
+            key_type(of.data_type())?,
+            true,
+        ))),
         _ => return None,
     })
 }

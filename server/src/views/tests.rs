@@ -5,7 +5,7 @@ use datafusion::common::ScalarValue;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use self::world::{Rows, World, events, rows_of};
+use self::world::{Rows, World, events};
 use super::*;
 
 /// Every accepted shape: keys of all kinds, no keys, HAVING, FILTER, expressions around aggregates.
@@ -31,6 +31,8 @@ const QUERIES: &[&str] = &[
      bit_or(i) AS y, bit_xor(i) AS z, covar_pop(v, i) AS cp FROM t GROUP BY b",
     "SELECT count(*) AS n, sum(i) AS s, min(k) AS m FROM t WHERE i > 1000000",
     "SELECT i % 3 AS m, b, max(v) AS v FROM t GROUP BY i % 3, b",
+    "SELECT min(v) AS lo, max(ts) AS hi FROM t",
+    "SELECT k, make_array(k, upper(k)) AS l, ts - TIMESTAMPTZ '1970-01-01T00:00:00Z' AS age FROM t",
     "SELECT d AS price, count(k) AS n FROM t WHERE k LIKE 'a%' GROUP BY d",
 ];
 
@@ -38,16 +40,14 @@ const QUERIES: &[&str] = &[
 const QUESTIONS: &[&str] = &[
     "SELECT count(*), sum(n) FROM v",
     "SELECT * FROM v WHERE n > 3 ORDER BY n LIMIT 2",
-    "SELECT * FROM v WHERE random() > 2.0",
-    "SELECT n FROM v WHERE (SELECT count(*) FROM t) < 0",
 ];
 
 #[tokio::test]
 async fn a_view_is_its_query_however_its_rows_are_spread() {
-    for seed in 0..3 {
+    for seed in 0..2 {
         let mut random = StdRng::seed_from_u64(seed);
         let world = World::new(QUERIES).await;
-        for _ in 0..7 {
+        for _ in 0..5 {
             let rows = random.random_range(1..60);
             world
                 .append(events(&mut random, world.next_lsn(), rows))
@@ -121,17 +121,34 @@ async fn questions_over_a_view_see_the_view() {
         for question in QUESTIONS {
             let asked = world.ask(view, question, true).await;
             let expected = world.ask(view, question, false).await;
-            same(&rows_of(&expected), &rows_of(&asked), question);
+            same(&expected, &asked, question);
         }
     }
+    // predicates without columns stay above the merge; DataFusion itself pushes them below an
+    // aggregation, where they cannot remove its row
+    for (question, n) in [
+        ("SELECT n FROM v WHERE random() > 2.0", 0),
+        ("SELECT n FROM v WHERE (SELECT count(*) FROM t) < 0", 0),
+        ("SELECT n FROM v WHERE (SELECT count(*) FROM t) = 100", 1),
+    ] {
+        let single = world.views()[1];
+        assert_eq!(
+            world.ask(single, question, true).await.rows.len(),
+            n,
+            "{question}"
+        );
+    }
     let keyed = world.views()[0];
-    let question = "SELECT n, s FROM v WHERE k = 'a'";
-    let asked = rows_of(&world.ask(keyed, question, true).await);
+    let share = "SELECT k FROM v WHERE k IS NOT NULL AND random() < 2.0";
+    let all = "SELECT k FROM v WHERE k IS NOT NULL";
     same(
-        &rows_of(&world.ask(keyed, question, false).await),
-        &asked,
-        question,
+        &world.ask(keyed, all, false).await,
+        &world.ask(keyed, share, true).await,
+        share,
     );
+    let question = "SELECT n, s FROM v WHERE k = 'a'";
+    let asked = world.ask(keyed, question, true).await;
+    same(&world.ask(keyed, question, false).await, &asked, question);
     let plan = world.explain(keyed, question).await;
     assert!(
         plan.contains("MergeStates: view=v, strategy=AGG, durable_lsn=50"),
@@ -173,6 +190,47 @@ async fn refresh_stores_once_and_folding_keeps_the_answer() {
 }
 
 #[tokio::test]
+async fn rebuilding_forgets_rows_that_the_source_lost() {
+    let world = World::new(&[QUERIES[0], QUERIES[8]]).await;
+    let mut random = StdRng::seed_from_u64(9);
+    world.append(events(&mut random, 1, 40)).await;
+    world.flush().await;
+    for view in world.views() {
+        world.refresh(view).await;
+        assert!(!world.read(view).await.rows.is_empty());
+    }
+    world.delete_all().await;
+    world.append(events(&mut random, 41, 10)).await;
+    for view in world.views() {
+        world.rebuild(view).await;
+        assert_eq!(world.durable(view), 50);
+        same(
+            &world.direct(view).await,
+            &world.read(view).await,
+            world.sql(view),
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_abandoned_refresh_counts_no_row_twice() {
+    let world = World::new(&[QUERIES[0]]).await;
+    let view = world.views()[0];
+    let mut random = StdRng::seed_from_u64(11);
+    world.append(events(&mut random, 1, 40)).await;
+    world.abandon_refresh(view).await;
+    world.append(events(&mut random, 41, 40)).await;
+    world.refresh(view).await;
+    assert_eq!(world.durable(view), 80);
+    assert_eq!(world.state_files(view), 2);
+    same(
+        &world.direct(view).await,
+        &world.read(view).await,
+        world.sql(view),
+    );
+}
+
+#[tokio::test]
 async fn the_background_refresher_keeps_views_close_and_stops() {
     let world = World::new(&[QUERIES[0], QUERIES[8]]).await;
     let mut random = StdRng::seed_from_u64(6);
@@ -184,7 +242,8 @@ async fn the_background_refresher_keeps_views_close_and_stops() {
         }
         stop.cancel();
     };
-    let run = world.refresher.run(stop.clone());
+    // boxed as a task would be: it must be Send
+    let run: futures::future::BoxFuture<'_, ()> = Box::pin(world.refresher.run(stop.clone()));
     let both = async { tokio::join!(run, wait) };
     tokio::time::timeout(std::time::Duration::from_secs(60), both)
         .await
@@ -200,7 +259,7 @@ async fn state_format_1_has_these_columns() {
         ("sum(v)", "Float64"),
         ("sum(d)", "Decimal128(22, 2)"),
         ("avg(v)", "Int64, Float64"),
-        ("avg(d)", "Int64, Decimal128(22, 2)"),
+        ("avg(d)", "Int64, Decimal128(38, 2)"),
         ("min(k)", "Utf8"),
         ("max(ts)", "Timestamp(µs, \"UTC\")"),
         ("bool_and(b)", "Boolean"),

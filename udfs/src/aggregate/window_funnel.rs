@@ -129,6 +129,10 @@ impl AggregateUDFImpl for WindowFunnel {
         }))
     }
 
+    fn supports_null_handling_clause(&self) -> bool {
+        false
+    }
+
     fn documentation(&self) -> Option<&Documentation> {
         self.doc()
     }

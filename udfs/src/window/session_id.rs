@@ -7,9 +7,11 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
+use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
 use datafusion::logical_expr::{
-    Documentation, LimitEffect, PartitionEvaluator, Signature, Volatility, WindowUDFImpl,
+    Documentation, Expr, LimitEffect, PartitionEvaluator, Signature, Volatility,
+    WindowFunctionDefinition, WindowUDFImpl,
 };
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion_macros::user_doc;
@@ -86,6 +88,50 @@ impl WindowUDFImpl for SessionId {
 
     fn limit_effect(&self, _: &[Arc<dyn PhysicalExpr>]) -> LimitEffect {
         LimitEffect::None
+    }
+}
+
+/// Refuses clauses that have no meaning on `session_id`, and an order that is not by its time.
+pub(crate) fn check(call: &WindowFunction) -> Result<(), FunctionError> {
+    let WindowFunctionDefinition::WindowUDF(function) = &call.fun else {
+        return Ok(());
+    };
+    if !function.inner().is::<SessionId>() {
+        return Ok(());
+    }
+    let WindowFunctionParams {
+        args,
+        order_by,
+        filter,
+        null_treatment,
+        distinct,
+        partition_by: _,
+        window_frame: _,
+    } = &call.params;
+    if filter.is_some() || null_treatment.is_some() || *distinct {
+        return Err(FunctionError::unsupported(
+            "session_id takes no FILTER, DISTINCT or null treatment",
+        )
+        .with_hint("filter the rows in a subquery"));
+    }
+    let by_time = order_by
+        .first()
+        .zip(args.first())
+        .is_some_and(|(order, time)| uncast(&order.expr) == uncast(time));
+    if by_time {
+        return Ok(());
+    }
+    Err(
+        FunctionError::invalid("session_id needs ORDER BY its time first")
+            .with_hint("session_id(ts, gap) OVER (PARTITION BY user_id ORDER BY ts)"),
+    )
+}
+
+fn uncast(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Cast(cast) => uncast(&cast.expr),
+        Expr::Alias(alias) => uncast(&alias.expr),
+        other => other,
     }
 }
 

@@ -23,7 +23,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion_macros::user_doc;
 
-use super::session_id::{SessionId, time_and_gap};
+use super::session_id::{self, SessionId, time_and_gap};
 use crate::FunctionError;
 use crate::duration::{constant, positive_micros};
 
@@ -95,7 +95,8 @@ impl ScalarUDFImpl for SessionWindow {
     }
 }
 
-/// The rule that plans aggregates over `session_window`. Works before and after type coercion.
+/// The rule that plans aggregates over `session_window` and checks calls of `session_id`. Works before and after
+/// type coercion.
 pub fn analyzer_rule() -> Arc<dyn AnalyzerRule + Send + Sync> {
     Arc::new(SessionWindowRule)
 }
@@ -114,6 +115,9 @@ impl AnalyzerRule for SessionWindowRule {
 }
 
 fn rewrite(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    if let LogicalPlan::Window(window) = &plan {
+        check_session_ids(&window.window_expr)?;
+    }
     if !mentions(&plan)? {
         return Ok(Transformed::no(plan));
     }
@@ -178,6 +182,19 @@ fn plan_sessions(aggregate: Aggregate) -> Result<LogicalPlan> {
     let projection =
         Projection::try_new(output.collect(), Arc::new(LogicalPlan::Aggregate(grouped)))?;
     Ok(LogicalPlan::Projection(projection))
+}
+
+/// The engine would ignore what makes no sense on `session_id`; this refuses it.
+fn check_session_ids(exprs: &[Expr]) -> Result<()> {
+    for expr in exprs {
+        expr.apply(|e| {
+            if let Expr::WindowFunction(call) = e {
+                session_id::check(call)?;
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    Ok(())
 }
 
 /// Where in the group list the window stands. Every other place of it is refused.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use chrono::DateTime;
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
@@ -24,9 +24,6 @@ use url::Position;
 
 use super::prune;
 use crate::lake::{LakeFile, LakeSnapshot};
-
-/// Decimals go through JSON numbers into the log; beyond these digits a bound may be rounded.
-const JSON_EXACT_DIGITS: u8 = 15;
 
 /// How the columns that a table shows lie in its files.
 #[derive(Debug)]
@@ -294,40 +291,18 @@ fn constant(value: ScalarValue) -> ColumnStatistics {
     }
 }
 
-/// A stored column's bounds as far as the log can be believed.
+/// A stored column's bounds. The lake leaves out what it cannot vouch for; exact or not, a minimum is
+/// never above and a maximum never below a value.
 fn stored(known: &ColumnStatistics, ty: &DataType) -> ColumnStatistics {
-    let trusted = match ty {
-        DataType::Decimal128(digits, _) => *digits <= JSON_EXACT_DIGITS,
-        _ => true,
-    };
     let bound = |p: &Precision<ScalarValue>| match p.get_value() {
-        Some(v) if trusted && !v.is_null() => {
-            v.cast_to(ty).map_or(Precision::Absent, Precision::Exact)
-        }
+        Some(v) if !v.is_null() => v.cast_to(ty).map_or(Precision::Absent, Precision::Exact),
         _ => Precision::Absent,
     };
     ColumnStatistics {
         null_count: known.null_count,
         min_value: bound(&known.min_value),
-        max_value: match bound(&known.max_value) {
-            Precision::Exact(v) => widened(v),
-            other => other,
-        },
+        max_value: bound(&known.max_value),
         ..ColumnStatistics::new_unknown()
-    }
-}
-
-/// The log keeps timestamps to the millisecond, cut off: a maximum may be up to 999 µs short.
-fn widened(max: ScalarValue) -> Precision<ScalarValue> {
-    match max {
-        ScalarValue::TimestampMicrosecond(Some(v), zone) => match v.checked_add(999) {
-            Some(v) => Precision::Exact(ScalarValue::TimestampMicrosecond(Some(v), zone)),
-            None => Precision::Absent,
-        },
-        other if matches!(other.data_type(), DataType::Timestamp(unit, _) if unit != TimeUnit::Microsecond) => {
-            Precision::Absent
-        }
-        other => Precision::Exact(other),
     }
 }
 

@@ -144,7 +144,7 @@ fn statistics(schema: &SchemaRef, json: &Value) -> Statistics {
     let columns = schema.fields().iter().map(|f| ColumnStatistics {
         null_count: count(&json["nullCount"][f.name()]),
         min_value: bound(&json["minValues"][f.name()], f.data_type()),
-        max_value: bound(&json["maxValues"][f.name()], f.data_type()),
+        max_value: widened(bound(&json["maxValues"][f.name()], f.data_type())),
         ..ColumnStatistics::new_unknown()
     });
     Statistics {
@@ -163,4 +163,14 @@ fn bound(json: &Value, ty: &DataType) -> Precision<ScalarValue> {
         Value::Null | Value::Array(_) | Value::Object(_) => return Precision::Absent,
     };
     raw.cast_to(ty).map_or(Precision::Absent, Precision::Exact)
+}
+
+/// The log cuts timestamps to the millisecond; a bound has to lie above.
+fn widened(max: Precision<ScalarValue>) -> Precision<ScalarValue> {
+    match max {
+        Precision::Exact(ScalarValue::TimestampMicrosecond(Some(v), zone)) => {
+            Precision::Inexact(ScalarValue::TimestampMicrosecond(Some(v + 999), zone))
+        }
+        other => other,
+    }
 }

@@ -104,8 +104,8 @@ async fn joins() {
         ),
         ("SELECT t.b FROM t CROSS JOIN u", "t.b>x u.*~*"),
         (
-            "SELECT a, d FROM t FULL JOIN u USING (a)",
-            "t.a>x u.a>x u.d>y t.a~* u.a~*",
+            "SELECT t.a, d FROM t FULL JOIN u USING (a)",
+            "t.a>x u.d>y t.a~* u.a~*",
         ),
         (
             "SELECT p.b, q.b FROM t p JOIN t q ON p.a = q.c",

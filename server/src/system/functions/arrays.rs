@@ -191,7 +191,7 @@ fn elements(arrays: &ArrayRef, row: usize) -> Option<Vec<Option<String>>> {
 }
 
 /// Reads `{a,"b c",NULL}`, one dimension.
-pub(super) fn parse_array(text: &str) -> Option<Vec<Option<String>>> {
+pub(in crate::system) fn parse_array(text: &str) -> Option<Vec<Option<String>>> {
     let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
     let mut items = Vec::new();
     let mut chars = inner.chars().peekable();

@@ -8,13 +8,16 @@ use tokio::sync::OwnedMutexGuard;
 
 type Lock = Arc<tokio::sync::Mutex<()>>;
 
+/// Held by whoever works on a view.
+pub(super) type Turn = OwnedMutexGuard<()>;
+
 #[derive(Debug, Default)]
 pub(super) struct Locks(Mutex<HashMap<Oid, Lock>>);
 
 impl Locks {
     /// Waits for the view's turn. Locks nobody holds are dropped on the way, so dropped views leave
     /// nothing behind.
-    pub(super) async fn hold(&self, view: Oid) -> OwnedMutexGuard<()> {
+    pub(super) async fn hold(&self, view: Oid) -> Turn {
         let lock = {
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             all.retain(|oid, lock| *oid == view || Arc::strong_count(lock) > 1);

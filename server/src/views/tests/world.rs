@@ -1,6 +1,7 @@
 //! A streaming table `t` with views over it: real Delta tables, the real refresher, a head in memory.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,12 +22,13 @@ use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use rand::Rng;
+use tokio::sync::Notify;
 
 use crate::engine::scan::WeirTable;
 use crate::engine::scan::fixture::Lake;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lake::LakeSnapshot;
 use crate::stream::head::{DbHead, Lsn, TableHead, ViewHead};
 use crate::types::LSN;
@@ -89,6 +91,9 @@ struct TestHost {
     sql: HashMap<Oid, String>,
     head: Mutex<Arc<DbHead>>,
     states: tokio::sync::Mutex<HashMap<Oid, Lake>>,
+    /// The next commit says that it began, and takes its time.
+    dawdle: AtomicBool,
+    began: Notify,
 }
 
 impl TestHost {
@@ -134,34 +139,38 @@ impl Host for TestHost {
     async fn commit_state(
         &self,
         view: Oid,
+        source: Oid,
         batches: Vec<RecordBatch>,
-        after: Lsn,
-        upto: Lsn,
+        durable: Lsn,
     ) -> Result<()> {
-        assert_eq!(self.head().views[&view].durable, after);
+        assert_eq!(source, SOURCE);
+        assert!(self.head().views[&view].durable < durable);
+        if self.dawdle.swap(false, Ordering::SeqCst) {
+            self.began.notify_one();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         let mut states = self.states.lock().await;
         let lake = states.get_mut(&view).unwrap();
         let schema = Arc::clone(&lake.schema);
         lake.append(one(&batches, &schema)).await;
-        self.publish_state(view, lake.snapshot(), upto);
+        self.publish_state(view, lake.snapshot(), durable);
         Ok(())
     }
 
     async fn replace_state(
         &self,
         view: Oid,
-        old: &Arc<LakeSnapshot>,
+        source: Oid,
         batches: Vec<RecordBatch>,
+        durable: Lsn,
     ) -> Result<()> {
-        let head = self.head();
-        if head.views[&view].state.version != old.version {
-            return Err(Error::Internal("state moved on".to_owned()));
-        }
+        assert_eq!(source, SOURCE);
+        assert!(self.head().views[&view].durable <= durable);
         let mut states = self.states.lock().await;
         let lake = states.get_mut(&view).unwrap();
         let schema = Arc::clone(&lake.schema);
         lake.overwrite(one(&batches, &schema)).await;
-        self.publish_state(view, lake.snapshot(), head.views[&view].durable);
+        self.publish_state(view, lake.snapshot(), durable);
         Ok(())
     }
 }
@@ -190,6 +199,8 @@ impl World {
             sql,
             head: Mutex::new(Arc::new(head)),
             states: tokio::sync::Mutex::new(states),
+            dawdle: AtomicBool::new(false),
+            began: Notify::new(),
         });
         let pace = Pace {
             every: Duration::from_millis(10),
@@ -264,8 +275,35 @@ impl World {
             .unwrap();
     }
 
+    /// Begins to refresh and goes away in the middle of the commit.
+    pub(super) async fn abandon_refresh(&self, view: Oid) {
+        self.host.dawdle.store(true, Ordering::SeqCst);
+        tokio::select! {
+            () = self.refresh(view) => panic!("refreshed"),
+            () = self.host.began.notified() => {}
+        }
+    }
+
     pub(super) async fn compact(&self, view: Oid) -> bool {
-        Box::pin(self.refresher.compact(view)).await.unwrap()
+        Box::pin(self.refresher.compact(view, SOURCE))
+            .await
+            .unwrap()
+    }
+
+    pub(super) async fn rebuild(&self, view: Oid) {
+        Box::pin(self.refresher.rebuild(view, SOURCE))
+            .await
+            .unwrap();
+    }
+
+    /// Takes the newest stored rows away, as DELETE would.
+    pub(super) async fn delete_all(&self) {
+        let mut source = self.source.lock().await;
+        let none = RecordBatch::new_empty(stored());
+        source.overwrite(none).await;
+        self.host.publish(|head| {
+            head.tables.insert(SOURCE, source.head(vec![]));
+        });
     }
 
     pub(super) fn durable(&self, view: Oid) -> i64 {
@@ -280,13 +318,7 @@ impl World {
         let head = self.host.head();
         let ctx = session(&head);
         let table = WeirTable::at_version(view, Arc::clone(&head.views[&view].state));
-        rows_of(
-            &ctx.read_table(Arc::new(table))
-                .unwrap()
-                .collect()
-                .await
-                .unwrap(),
-        )
+        rows_of(ctx.read_table(Arc::new(table)).unwrap()).await
     }
 
     /// A query's analyzed plan; `plain` is the same table, not streaming.
@@ -299,14 +331,7 @@ impl World {
 
     pub(super) async fn direct(&self, view: Oid) -> Rows {
         let ctx = session(&self.host.head());
-        rows_of(
-            &ctx.sql(self.sql(view))
-                .await
-                .unwrap()
-                .collect()
-                .await
-                .unwrap(),
-        )
+        rows_of(ctx.sql(self.sql(view)).await.unwrap()).await
     }
 
     pub(super) async fn read(&self, view: Oid) -> Rows {
@@ -314,14 +339,7 @@ impl World {
         let ctx = session(&head);
         let plan = planned(&ctx, self.sql(view)).await;
         let plan = read_plan("v", view, plan, &head.views[&view]).unwrap();
-        rows_of(
-            &ctx.execute_logical_plan(plan)
-                .await
-                .unwrap()
-                .collect()
-                .await
-                .unwrap(),
-        )
+        rows_of(ctx.execute_logical_plan(plan).await.unwrap()).await
     }
 
     async fn with_view(&self, view: Oid, kept: bool) -> SessionContext {
@@ -337,9 +355,9 @@ impl World {
     }
 
     /// Asks over the view, or over its query under the same name.
-    pub(super) async fn ask(&self, view: Oid, question: &str, kept: bool) -> Vec<RecordBatch> {
+    pub(super) async fn ask(&self, view: Oid, question: &str, kept: bool) -> Rows {
         let ctx = self.with_view(view, kept).await;
-        ctx.sql(question).await.unwrap().collect().await.unwrap()
+        rows_of(ctx.sql(question).await.unwrap()).await
     }
 
     pub(super) async fn explain(&self, view: Oid, question: &str) -> String {
@@ -423,12 +441,11 @@ pub(super) struct Rows {
     pub(super) rows: Vec<Vec<ScalarValue>>,
 }
 
-pub(super) fn rows_of(batches: &[RecordBatch]) -> Rows {
-    let schema = batches
-        .first()
-        .map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+async fn rows_of(frame: DataFrame) -> Rows {
+    let schema = Arc::clone(frame.schema().inner());
     let mut rows: Vec<Vec<ScalarValue>> = vec![];
-    for batch in batches {
+    for batch in frame.collect().await.unwrap() {
+        assert_eq!(batch.schema().fields().len(), schema.fields().len());
         for row in 0..batch.num_rows() {
             let values = batch.columns().iter();
             rows.push(

@@ -29,7 +29,7 @@ use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
 use super::wire::Raw;
-use crate::dialect::Statement;
+use crate::dialect::{Kind, Statement, VerifyAudit};
 use crate::error::{Error, Result, SqlState};
 use crate::exec::copy_format::{CopyFormat, CopyOptions, Decoder};
 use crate::exec::{CopySink, Outcome};
@@ -194,10 +194,11 @@ pub(super) struct Backend {
     in_transaction: Mutex<bool>,
 }
 
-/// The statement of a text.
+/// The statement of a text; the backend looks at nothing else.
 fn statement(text: &str) -> Arc<Statement> {
     Arc::new(Statement {
         text: text.to_owned(),
+        kind: Kind::VerifyAudit(VerifyAudit),
     })
 }
 

@@ -1,0 +1,59 @@
+//! `EXPLAIN [ANALYZE] [VERBOSE] query`: the plan that would run, or that ran.
+
+use std::sync::Arc;
+
+use arrow::array::StringArray;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
+use datafusion::physical_plan::execute_stream;
+use datafusion::sql::sqlparser::ast::{DescribeAlias, Statement as Ast, UtilityOption};
+use futures::StreamExt;
+
+use super::{Outcome, Run, query, rows};
+use crate::dialect::refuse::clause;
+use crate::error::{Error, Result};
+
+/// Shows the plan, one line a row.
+pub async fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
+    let Ast::Explain { describe_alias, analyze, verbose, query_plan, estimate, statement, format, options } = statement
+    else {
+        return Err(Error::Internal("not an explain".to_owned()));
+    };
+    clause(*describe_alias != DescribeAlias::Explain, "DESCRIBE of a statement", "use EXPLAIN")?;
+    clause(*query_plan || *estimate, "this form of EXPLAIN", "use EXPLAIN [ANALYZE] [VERBOSE]")?;
+    clause(format.is_some(), "EXPLAIN (FORMAT …)", "leave FORMAT out: the answer is text")?;
+    let (mut analyze, mut verbose) = (*analyze, *verbose);
+    for UtilityOption { name, arg } in options.iter().flatten() {
+        let on = arg.as_ref().is_none_or(|a| !["false", "off", "0"].contains(&a.to_string().to_lowercase().as_str()));
+        match name.value.to_lowercase().as_str() {
+            "analyze" => analyze = on,
+            "verbose" => verbose = on,
+            "costs" | "summary" | "timing" => {}
+            other => clause(on, &format!("EXPLAIN ({other})"), "use ANALYZE and VERBOSE")?,
+        }
+    }
+    let Ast::Query(explained) = &**statement else {
+        return Err(Error::unsupported("EXPLAIN of this statement is not supported", "explain the query inside it"));
+    };
+    let state = run.scope.state()?;
+    let plan = query::bound_plan(&state, Ast::Query(explained.clone()), &run.params).await?;
+    let physical = state.create_physical_plan(&plan).await?;
+    let text = if analyze {
+        let stream = execute_stream(Arc::clone(&physical), state.task_ctx())?;
+        let mut stream = rows::guarded(stream, &run.cancel, run.deadline);
+        while let Some(batch) = stream.next().await {
+            batch?;
+        }
+        DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(verbose).to_string()
+    } else {
+        DisplayableExecutionPlan::new(physical.as_ref()).indent(verbose).to_string()
+    };
+    let lines = StringArray::from_iter_values(text.lines());
+    Ok(rows::of_batch("EXPLAIN", RecordBatch::try_new(schema(), vec![Arc::new(lines)])?))
+}
+
+/// Its column.
+pub fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("QUERY PLAN", DataType::Utf8, false)]))
+}

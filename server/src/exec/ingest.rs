@@ -1,0 +1,94 @@
+//! Rows into a table: the end of INSERT, COPY and the ingest doors.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use catalog::{Privilege, Relation, RelationKind};
+
+use super::write::Intake;
+use crate::engine::scope::Scope;
+use crate::error::{Error, Result, SqlState};
+use crate::governance::privileges;
+use crate::stream::head::Lsn;
+use crate::types;
+
+/// The table of that name, if rows can be put into it.
+///
+/// # Errors
+/// 42P01, 3F000, 42809.
+pub fn target<'a>(scope: &'a Scope, schema: &str, table: &str) -> Result<&'a Relation> {
+    let Some(relation) = scope.catalog.relation(schema, table) else {
+        if scope.catalog.schema(schema).is_none() {
+            return Err(Error::refused(
+                SqlState::INVALID_SCHEMA_NAME,
+                format!("schema \"{schema}\" does not exist"),
+            ));
+        }
+        let shown = if schema == scope.caller.schema { table.to_owned() } else { format!("{schema}.{table}") };
+        return Err(Error::undefined_table(&shown));
+    };
+    match relation.kind {
+        RelationKind::Table | RelationKind::StreamingTable => Ok(relation),
+        RelationKind::View | RelationKind::MaterializedView => Err(Error::refused(
+            SqlState::WRONG_OBJECT_TYPE,
+            format!("cannot change view \"{table}\""),
+        )
+        .with_hint("change the table it reads")),
+    }
+}
+
+/// The columns rows may bring: all but the generated ones; those with a default say so.
+pub fn accepted_schema(relation: &Relation) -> SchemaRef {
+    let fields: Vec<_> = relation
+        .columns
+        .iter()
+        .filter(|c| c.generated.is_none())
+        .map(|c| {
+            let field = types::field(&c.name, &c.sql_type, c.nullable || c.default.is_some());
+            match &c.default {
+                None => field,
+                Some(text) => {
+                    let mut metadata: HashMap<_, _> = field.metadata().clone();
+                    metadata.insert(types::DEFAULT_KEY.to_owned(), text.clone());
+                    field.with_metadata(metadata)
+                }
+            }
+        })
+        .collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// Stores rows, all or none; durable and visible on return. Gives their number and the position that
+/// a later read must contain to see them.
+///
+/// # Errors
+/// 42501 without INSERT; what [`Intake::apply`] and the log report.
+pub async fn store(
+    scope: &Arc<Scope>,
+    schema: &str,
+    table: &str,
+    batches: Vec<RecordBatch>,
+) -> Result<(u64, Lsn)> {
+    let relation = target(scope, schema, table)?;
+    privileges::check_relation(&scope.catalog, &scope.caller.role, relation, Privilege::Insert)?;
+    scope.touch(relation.oid);
+    let intake = Intake::new(scope, relation)?;
+    let rows = batches.iter().map(|b| intake.apply(b)).collect::<Result<Vec<_>>>()?;
+    append(scope, relation, rows).await
+}
+
+/// Stores rows that passed the table's [`Intake`].
+pub async fn append(scope: &Scope, relation: &Relation, rows: Vec<RecordBatch>) -> Result<(u64, Lsn)> {
+    let count = rows.iter().map(|b| b.num_rows() as u64).sum();
+    let stream = &scope.engine.stream;
+    if relation.kind == RelationKind::StreamingTable {
+        let lsn = stream.append(vec![(relation.oid, rows)]).await?;
+        return Ok((count, lsn));
+    }
+    if count > 0 {
+        stream.lake_append(relation.oid, futures::stream::iter(rows.into_iter().map(Ok))).await?;
+    }
+    Ok((count, stream.head().visible))
+}

@@ -1,0 +1,215 @@
+//! `INSERT INTO t [(columns)] query | VALUES … | DEFAULT VALUES`.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Schema};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use catalog::{Change, Privilege, Relation, RelationKind};
+use datafusion::sql::sqlparser::ast::{Insert, Query, Statement as Ast, TableObject};
+use futures::StreamExt;
+
+use super::write::{Intake, generated_always};
+use super::{Outcome, Run, ingest, lineage, query, rows};
+use crate::dialect::refuse::clause;
+use crate::dialect::words::parts;
+use crate::engine::scope::bound;
+use crate::error::{Error, Result, SqlState};
+use crate::governance::privileges;
+use crate::session::Description;
+
+/// Stores the query's rows, all or none.
+pub async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
+    let (relation, columns, source) = understand(run, insert)?;
+    privileges::check_relation(&run.scope.catalog, &run.scope.caller.role, relation, Privilege::Insert)?;
+    run.scope.touch(relation.oid);
+    let intake = Intake::new(&run.scope, relation)?;
+    let (state, plan) = query::plan(&run.scope, bound(source.clone())?, &run.params).await?;
+    check_width(&columns, plan.schema().fields().len())?;
+    let reads = lineage::edges(&run.scope, &plan, relation.oid, &columns, "INSERT");
+    let stream = rows::start(run, &state, &plan).await?;
+    let named = move |batch: RecordBatch| named(&columns, batch);
+    let stored = if relation.kind == RelationKind::StreamingTable {
+        let limit = run.scope.engine.config.tail_bytes / 2;
+        let batches = gather(stream, limit, |batch| intake.apply(&named(batch)?)).await?;
+        ingest::append(&run.scope, relation, batches).await?
+    } else {
+        let batches = stream.map(|batch| intake.apply(&named(batch?)?));
+        let count = run.scope.engine.stream.lake_append(relation.oid, Box::pin(batches)).await?;
+        (count, run.scope.engine.stream.head().visible)
+    };
+    if !reads.is_empty() {
+        run.scope.engine.commit(vec![Change::AddLineage(reads)]).await?;
+    }
+    finish(run, stored)
+}
+
+fn finish(run: &Run, (count, lsn): (u64, crate::stream::head::Lsn)) -> Result<Outcome> {
+    let session = run.session()?;
+    session.with_settings(|s| s.set_last_token(&super::token::of(lsn)));
+    session.with_transaction(|t| t.note_write("INSERT"));
+    Ok(Outcome::Command { tag: format!("INSERT 0 {count}"), rows: Some(count) })
+}
+
+/// Parameters of an INSERT take the types of the columns they go to.
+pub async fn describe(run: &Run, insert: &Insert, hints: &[Option<DataType>]) -> Result<Description> {
+    let (relation, columns, source) = understand(run, insert)?;
+    privileges::check_relation(&run.scope.catalog, &run.scope.caller.role, relation, Privilege::Insert)?;
+    let mut hints = hints.to_vec();
+    for (n, column) in placeholders(source) {
+        let ty = columns
+            .get(column)
+            .and_then(|name| relation.columns.iter().find(|c| c.name == *name))
+            .map(|c| crate::types::arrow_type(&c.sql_type));
+        if hints.len() < n {
+            hints.resize(n, None);
+        }
+        if let Some(hint) = hints.get_mut(n - 1) {
+            *hint = hint.take().or(ty);
+        }
+    }
+    let state = run.scope.state()?;
+    let statement = Ast::Query(Box::new(bound(source.clone())?));
+    let (params, _) = query::parameters(&state, statement, &hints).await?;
+    Ok(Description { params, schema: None })
+}
+
+/// `$n` that stand alone as a value of a VALUES list, with the place they stand in.
+fn placeholders(source: &Query) -> Vec<(usize, usize)> {
+    use datafusion::sql::sqlparser::ast::{Expr, SetExpr, Value};
+    let SetExpr::Values(values) = &*source.body else { return Vec::new() };
+    let mut found = Vec::new();
+    for row in &values.rows {
+        for (column, value) in row.iter().enumerate() {
+            if let Expr::Value(v) = value
+                && let Value::Placeholder(name) = &v.value
+                && let Ok(n) = name.trim_start_matches('$').parse::<usize>()
+                && n > 0
+            {
+                found.push((n, column));
+            }
+        }
+    }
+    found
+}
+
+/// The table, the columns that get values, and where the values come from.
+fn understand<'a>(run: &'a Run, insert: &'a Insert) -> Result<(&'a Relation, Vec<String>, &'a Query)> {
+    let Insert {
+        insert_token: _,
+        optimizer_hints: _,
+        or,
+        ignore,
+        into: _,
+        table,
+        table_alias: _,
+        columns,
+        overwrite,
+        source,
+        assignments,
+        partitioned,
+        after_columns,
+        has_table_keyword: _,
+        on,
+        returning,
+        output,
+        replace_into,
+        priority,
+        insert_alias,
+        settings,
+        format_clause,
+        multi_table_insert_type,
+        multi_table_into_clauses,
+        multi_table_when_clauses,
+        multi_table_else_clause,
+    } = insert;
+    clause(on.is_some(), "ON CONFLICT", "use MERGE")?;
+    clause(returning.is_some() || output.is_some(), "RETURNING", "read the rows afterwards")?;
+    clause(*overwrite, "INSERT OVERWRITE", "use DELETE and INSERT")?;
+    let foreign = or.is_some()
+        || *ignore
+        || !assignments.is_empty()
+        || partitioned.is_some()
+        || !after_columns.is_empty()
+        || *replace_into
+        || priority.is_some()
+        || insert_alias.is_some()
+        || settings.is_some()
+        || format_clause.is_some()
+        || multi_table_insert_type.is_some()
+        || !multi_table_into_clauses.is_empty()
+        || !multi_table_when_clauses.is_empty()
+        || multi_table_else_clause.is_some();
+    clause(foreign, "this form of INSERT", "use INSERT INTO t (columns) query")?;
+    let TableObject::TableName(name) = table else {
+        return Err(Error::unsupported("INSERT INTO FUNCTION is not supported", "name a table"));
+    };
+    let (schema, name) = run.scope.split_name(&parts(name))?;
+    let relation = ingest::target(&run.scope, &schema, &name)?;
+    let Some(source) = source else {
+        return Err(Error::unsupported("DEFAULT VALUES is not supported", "name a column and its value"));
+    };
+    let columns = columns.iter().map(|c| parts(c).pop().unwrap_or_default()).collect::<Vec<_>>();
+    let columns = match columns.is_empty() {
+        false => columns,
+        true => relation.columns.iter().filter(|c| c.generated.is_none()).map(|c| c.name.clone()).collect(),
+    };
+    for name in &columns {
+        match relation.columns.iter().find(|c| c.name == *name) {
+            None => {
+                return Err(Error::refused(
+                    SqlState::UNDEFINED_COLUMN,
+                    format!("column \"{name}\" of relation \"{}\" does not exist", relation.name),
+                ));
+            }
+            Some(column) if column.generated.is_some() => return Err(generated_always(name)),
+            Some(_) => {}
+        }
+    }
+    Ok((relation, columns, source))
+}
+
+/// Fewer values than columns fill the first ones, as in PostgreSQL; more are an error.
+fn check_width(columns: &[String], given: usize) -> Result<()> {
+    match given > columns.len() {
+        true => Err(Error::refused(
+            SqlState::SYNTAX_ERROR,
+            "INSERT has more expressions than target columns",
+        )),
+        false => Ok(()),
+    }
+}
+
+fn named(columns: &[String], batch: RecordBatch) -> Result<RecordBatch> {
+    let fields: Vec<_> = batch
+        .schema_ref()
+        .fields()
+        .iter()
+        .zip(columns)
+        .map(|(f, name)| f.as_ref().clone().with_name(name).with_nullable(true))
+        .collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), batch.columns().to_vec(), &options)?)
+}
+
+/// Collects rows that must be stored in one piece, up to a number of bytes.
+async fn gather(
+    mut stream: datafusion::execution::SendableRecordBatchStream,
+    limit: usize,
+    make: impl Fn(RecordBatch) -> Result<RecordBatch>,
+) -> Result<Vec<RecordBatch>> {
+    let mut batches = Vec::new();
+    let mut bytes = 0;
+    while let Some(batch) = stream.next().await {
+        let batch = make(batch?)?;
+        bytes += batch.get_array_memory_size();
+        if bytes > limit {
+            return Err(Error::refused(
+                SqlState::OUT_OF_MEMORY,
+                "the rows of one INSERT into a streaming table do not fit in memory",
+            )
+            .with_hint("insert them in several statements"));
+        }
+        batches.push(batch);
+    }
+    Ok(batches)
+}

@@ -1,0 +1,228 @@
+//! Queries: `SELECT`, `VALUES`, `WITH`.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::parser::Statement as PlanStatement;
+use datafusion::sql::sqlparser::ast::{
+    self, Expr, FunctionArguments, Query, SelectItem, SetExpr, Statement as Ast,
+};
+
+use super::{Outcome, Run, rows};
+use crate::dialect::words::fold;
+use crate::engine::scope::Scope;
+use crate::error::{Error, Result, SqlState};
+use crate::session::Description;
+
+/// Runs a query; its rows stream.
+pub async fn execute(run: &Run, query: &Query) -> Result<Outcome> {
+    check(query)?;
+    let state = run.scope.state()?;
+    let plan = bound_plan(&state, Ast::Query(Box::new(query.clone())), &run.params).await?;
+    let physical = state.create_physical_plan(&plan).await?;
+    let schema = output_schema(query, &physical.schema());
+    let stream = datafusion::physical_plan::execute_stream(physical, state.task_ctx())?;
+    let stream = rows::guarded(stream, &run.cancel, run.deadline);
+    Ok(Outcome::Rows { tag: "SELECT", schema: Arc::clone(&schema), stream: rows::renamed(stream, schema) })
+}
+
+/// Parameters and columns of a query.
+pub async fn describe(run: &Run, query: &Query, hints: &[Option<DataType>]) -> Result<Description> {
+    check(query)?;
+    let state = run.scope.state()?;
+    let (params, plan) = parameters(&state, Ast::Query(Box::new(query.clone())), hints).await?;
+    let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+    let schema = output_schema(query, plan.schema().as_arrow());
+    Ok(Description { params, schema: Some(schema) })
+}
+
+/// Plans a statement and puts the parameters in.
+///
+/// # Errors
+/// 08P01 when there are not as many as the statement has.
+pub async fn bound_plan(state: &SessionState, statement: Ast, params: &[ScalarValue]) -> Result<LogicalPlan> {
+    let plan = state.statement_to_plan(PlanStatement::Statement(Box::new(statement))).await?;
+    let wanted = plan.get_parameter_types()?.len();
+    if wanted > params.len() {
+        return Err(Error::refused(
+            SqlState::PROTOCOL_VIOLATION,
+            format!("the statement has {wanted} parameters, but {} were given", params.len()),
+        ));
+    }
+    match params.is_empty() {
+        true => Ok(plan),
+        false => Ok(plan.with_param_values(ParamValues::from(params.to_vec()))?),
+    }
+}
+
+/// Plans a statement with typed NULLs in place of its parameters, and says their types: what the
+/// client declared, else what the plan wants, else text.
+pub async fn parameters(
+    state: &SessionState,
+    statement: Ast,
+    hints: &[Option<DataType>],
+) -> Result<(Vec<DataType>, LogicalPlan)> {
+    let plan = state.statement_to_plan(PlanStatement::Statement(Box::new(statement))).await?;
+    let inferred = plan.get_parameter_types()?;
+    let count = inferred
+        .keys()
+        .filter_map(|name| name.trim_start_matches('$').parse::<usize>().ok())
+        .max()
+        .unwrap_or(0)
+        .max(hints.len());
+    let types: Vec<DataType> = (1..=count)
+        .map(|n| {
+            let hint = hints.get(n - 1).cloned().flatten();
+            hint.or_else(|| inferred.get(&format!("${n}")).cloned().flatten()).unwrap_or(DataType::Utf8)
+        })
+        .map(canonical)
+        .collect();
+    if types.is_empty() {
+        return Ok((types, plan));
+    }
+    let nulls = types.iter().map(ScalarValue::try_from).collect::<datafusion::error::Result<Vec<_>>>()?;
+    let plan = plan.with_param_values(ParamValues::from(nulls))?;
+    Ok((types, plan))
+}
+
+fn canonical(ty: DataType) -> DataType {
+    match ty {
+        DataType::Null | DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        other => other,
+    }
+}
+
+/// Refuses writing common table expressions: they would be planned as another statement.
+fn check(query: &Query) -> Result<()> {
+    match &*query.body {
+        SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => Err(Error::unsupported(
+            "WITH before a writing statement is not supported",
+            "write INSERT INTO … WITH … SELECT …",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The planned columns under PostgreSQL's names.
+pub fn output_schema(query: &Query, planned: &Schema) -> SchemaRef {
+    let planned_names: Vec<String> = planned.fields().iter().map(|f| f.name().clone()).collect();
+    let names = output_names(query, &planned_names);
+    let fields: Vec<Field> =
+        planned.fields().iter().zip(names).map(|(f, name)| f.as_ref().clone().with_name(name)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// What PostgreSQL would call a query's columns: a function call is its function's name, a cast its
+/// operand's, anything else without a name `?column?`. Columns of wildcards keep their own names.
+pub fn output_names(query: &Query, planned: &[String]) -> Vec<String> {
+    let Some(items) = select_list(&query.body) else { return planned.to_vec() };
+    let wild = |item: &SelectItem| {
+        matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) | SelectItem::ExprWithAliases { .. })
+    };
+    let before = items.iter().take_while(|i| !wild(i)).count();
+    let after = items.iter().rev().take_while(|i| !wild(i)).count();
+    if before == items.len() && items.len() != planned.len() {
+        return planned.to_vec();
+    }
+    let after = if before == items.len() { 0 } else { after };
+    let mut names = planned.to_vec();
+    for (name, item) in names.iter_mut().zip(&items[..before]) {
+        rename(name, item);
+    }
+    for (name, item) in names.iter_mut().rev().zip(items[items.len() - after..].iter().rev()) {
+        rename(name, item);
+    }
+    names
+}
+
+fn rename(name: &mut String, item: &SelectItem) {
+    if let SelectItem::UnnamedExpr(expr) = item {
+        *name = expression_name(expr).unwrap_or_else(|| "?column?".to_owned());
+    }
+}
+
+fn select_list(body: &SetExpr) -> Option<&[SelectItem]> {
+    match body {
+        SetExpr::Select(select) => Some(&select.projection),
+        SetExpr::Query(query) => select_list(&query.body),
+        SetExpr::SetOperation { left, .. } => select_list(left),
+        _ => None,
+    }
+}
+
+fn expression_name(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Identifier(ident) => Some(fold(ident)),
+        Expr::CompoundIdentifier(parts) => parts.last().map(fold),
+        Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).map(fold),
+        Expr::Cast { expr, data_type, .. } => {
+            expression_name(expr).or_else(|| Some(data_type.to_string().to_lowercase()))
+        }
+        Expr::Nested(expr) | Expr::Collate { expr, .. } | Expr::AtTimeZone { timestamp: expr, .. } => {
+            expression_name(expr)
+        }
+        Expr::Case { .. } => Some("case".to_owned()),
+        Expr::Exists { .. } => Some("exists".to_owned()),
+        Expr::Extract { .. } => Some("extract".to_owned()),
+        Expr::Array(_) => Some("array".to_owned()),
+        Expr::Interval(_) => Some("interval".to_owned()),
+        Expr::Substring { .. } => Some("substring".to_owned()),
+        Expr::Trim { .. } => Some("btrim".to_owned()),
+        Expr::Ceil { .. } => Some("ceil".to_owned()),
+        Expr::Floor { .. } => Some("floor".to_owned()),
+        Expr::Position { .. } => Some("position".to_owned()),
+        Expr::TypedString(typed) => Some(typed.data_type.to_string().to_lowercase()),
+        Expr::Subquery(query) => {
+            let item = select_list(&query.body)?.first()?;
+            match item {
+                SelectItem::UnnamedExpr(expr) => expression_name(expr),
+                SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Makes a query of a select list, its sources and a condition. A template is parsed and filled in,
+/// so no SQL text is put together.
+pub fn select(
+    items: Vec<SelectItem>,
+    from: Vec<ast::TableWithJoins>,
+    selection: Option<Expr>,
+) -> Result<Query> {
+    let mut query = crate::dialect::parse_query("SELECT 1")?;
+    if let SetExpr::Select(select) = &mut *query.body {
+        select.projection = items;
+        select.from = from;
+        select.selection = selection;
+    }
+    Ok(query)
+}
+
+/// A function call without clauses: `name(args)`.
+pub fn call(name: &str, args: Vec<Expr>) -> Result<Expr> {
+    let mut query = crate::dialect::parse_query("SELECT f()")?;
+    let SetExpr::Select(select) = &mut *query.body else {
+        return Err(Error::Internal("the call template is no select".to_owned()));
+    };
+    let Some(SelectItem::UnnamedExpr(Expr::Function(mut function))) = select.projection.pop() else {
+        return Err(Error::Internal("the call template is no call".to_owned()));
+    };
+    function.name = ast::ObjectName::from(vec![ast::Ident::new(name)]);
+    if let FunctionArguments::List(list) = &mut function.args {
+        let unnamed = |e| ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(e));
+        list.args = args.into_iter().map(unnamed).collect();
+    }
+    Ok(Expr::Function(function))
+}
+
+/// Plans a query made by [`select`], with the parameters put in.
+pub async fn plan(scope: &Arc<Scope>, query: Query, params: &[ScalarValue]) -> Result<(SessionState, LogicalPlan)> {
+    let state = scope.state()?;
+    let plan = bound_plan(&state, Ast::Query(Box::new(query)), params).await?;
+    Ok((state, plan))
+}

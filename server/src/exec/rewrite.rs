@@ -1,0 +1,308 @@
+//! Copy on write: UPDATE, DELETE, MERGE and TRUNCATE replace a table's files by new ones in one commit.
+//!
+//! The change runs alone on its table over the newest stored state, with the tail flushed before.
+//! Its sources are read at the statement's cut. Rows keep their `_lsn`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::Schema;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use catalog::Relation;
+use datafusion::catalog::TableProvider;
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, ObjectName, Query, SelectItem, TableAlias, TableFactor, TableWithJoins,
+};
+use deltalake::kernel::Remove;
+use futures::StreamExt;
+
+use super::write::Intake;
+use super::{Run, query, rows};
+use crate::dialect::words::fold;
+use crate::engine::scan::WeirTable;
+use crate::engine::scope::Scope;
+use crate::error::{Error, Result, SqlState};
+use crate::lake;
+use crate::stream::head::TableHead;
+use crate::types::LSN;
+
+/// One set of rows of the new state.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// Gives the rows: `_lsn` first where the table has it, then the table's columns.
+    pub query: Query,
+    /// New or changed rows: they pass the table's constraints and are counted.
+    pub changed: bool,
+}
+
+/// What the change is made of, once the table stands still.
+pub(super) struct Change {
+    /// The parts of the new state.
+    pub parts: Vec<Part>,
+    /// Queries that must give 0, with the refusal when they do not.
+    pub must_be_zero: Vec<(Query, Error)>,
+    /// Sources beside the table, by the name the queries use.
+    pub sources: HashMap<(String, String), Arc<dyn TableProvider>>,
+}
+
+/// Refuses a change of rows that materialized views have already counted.
+pub(super) fn check_views(scope: &Scope, relation: &Relation) -> Result<()> {
+    let view = scope.catalog.relations.iter().find(|r| {
+        r.materialized.as_ref().is_some_and(|m| m.source == relation.oid)
+    });
+    match view {
+        None => Ok(()),
+        Some(view) => Err(Error::refused(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("cannot change rows of \"{}\"", relation.name),
+        )
+        .with_detail(format!("materialized view \"{}\" has counted them (on_source_change = 'fail')", view.name))
+        .with_hint("drop the view, change the rows, and create the view again")),
+    }
+}
+
+/// Makes the change; the number of changed rows and of rows that went.
+pub(super) async fn apply(run: &Run, relation: &Relation, change: Change) -> Result<(u64, u64)> {
+    let scope = &run.scope;
+    let Some(head) = scope.head.tables.get(&relation.oid).cloned() else {
+        return Err(Error::undefined_table(&relation.name));
+    };
+    let schema_name = scope.catalog.schema_by_oid(relation.schema).map(|s| s.name.clone()).unwrap_or_default();
+    let key = (schema_name, relation.name.clone());
+    let intake = Intake::new(scope, relation)?;
+    scope
+        .engine
+        .stream
+        .exclusive(relation.oid, async |table| {
+            let snapshot = head.lake.with_table(table)?;
+            let stored = TableHead {
+                lake: Arc::new(snapshot.clone()),
+                tail: Vec::new(),
+                flushed: head.flushed,
+                schema: Arc::clone(&head.schema),
+                oid: head.oid,
+                streaming: head.streaming,
+            };
+            let before = stored.lake.rows();
+            let mut sources = change.sources;
+            sources.insert(key, Arc::new(WeirTable::new(Arc::new(stored), true)));
+            let inner = Arc::new(scope.over_sources(sources));
+            for (check, refusal) in change.must_be_zero {
+                let (state, plan) = query::plan(&inner, check, &run.params).await?;
+                if rows::count(run, &state, &plan).await? > 0 {
+                    return Err(refusal);
+                }
+            }
+            let before = match before {
+                Some(rows) => rows as u64,
+                None => return Err(Error::Internal("a table's row count is unknown".to_owned())),
+            };
+            let counts = Counts::default();
+            let adds = write(run, &inner, &snapshot, &intake, change.parts, &counts).await?;
+            let (changed, kept) = counts.get();
+            let gone = before.saturating_sub(kept);
+            if changed == 0 && gone == 0 {
+                return Ok((snapshot.table, (0, 0)));
+            }
+            let removes = snapshot.files.iter().map(|f| remove(&snapshot, f)).collect();
+            let commit = lake::Commit { adds, removes, ..lake::Commit::default() };
+            let after = lake::commit(&snapshot, commit).await?;
+            Ok((after.table, (changed, gone)))
+        })
+        .await
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    changed: std::sync::atomic::AtomicU64,
+    kept: std::sync::atomic::AtomicU64,
+}
+
+impl Counts {
+    fn get(&self) -> (u64, u64) {
+        use std::sync::atomic::Ordering::Relaxed;
+        (self.changed.load(Relaxed), self.kept.load(Relaxed))
+    }
+}
+
+async fn write(
+    run: &Run,
+    scope: &Arc<Scope>,
+    snapshot: &lake::LakeSnapshot,
+    intake: &Intake,
+    parts: Vec<Part>,
+    counts: &Counts,
+) -> Result<Vec<deltalake::kernel::Add>> {
+    use std::sync::atomic::Ordering::Relaxed;
+    let mut streams = Vec::new();
+    for part in parts {
+        let (state, plan) = query::plan(scope, part.query, &run.params).await?;
+        let changed = part.changed;
+        let stream = rows::start(run, &state, &plan).await?.map(move |batch| Ok::<_, Error>((changed, batch?)));
+        streams.push(stream);
+    }
+    let stored = Arc::clone(&snapshot.schema);
+    let batches = futures::stream::iter(streams).flatten().map(move |next| {
+        let (changed, batch) = next?;
+        let count = if changed { &counts.changed } else { &counts.kept };
+        count.fetch_add(batch.num_rows() as u64, Relaxed);
+        conform(&batch, &stored, changed.then_some(intake))
+    });
+    lake::write_files(snapshot, Box::pin(batches)).await
+}
+
+/// Rows in the stored schema; changed ones pass the table's constraints first.
+fn conform(batch: &RecordBatch, stored: &Arc<Schema>, intake: Option<&Intake>) -> Result<RecordBatch> {
+    let lsn = stored.fields().first().is_some_and(|f| f.name() == LSN);
+    let checked = match intake {
+        None => None,
+        Some(intake) => {
+            let keep: Vec<usize> = (usize::from(lsn)..batch.num_columns())
+                .filter(|at| intake.takes(batch.schema_ref().field(*at).name()))
+                .collect();
+            Some(intake.apply(&batch.project(&keep)?)?)
+        }
+    };
+    let columns = stored
+        .fields()
+        .iter()
+        .map(|field| {
+            let from = checked.as_ref().and_then(|c| c.column_by_name(field.name()));
+            let column = from.or_else(|| batch.column_by_name(field.name()));
+            let column = column.ok_or_else(|| Error::Internal(format!("column \"{}\" is missing", field.name())))?;
+            Ok(arrow::compute::cast(column, field.data_type())?)
+        })
+        .collect::<Result<Vec<ArrayRef>>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(stored), columns, &options)?)
+}
+
+fn remove(snapshot: &lake::LakeSnapshot, file: &lake::LakeFile) -> Remove {
+    let values = snapshot.partition_by.iter().zip(&file.partition_values).map(|(name, value)| {
+        let text = if value.is_null() { None } else { Some(value.to_string()) };
+        (name.clone(), text)
+    });
+    Remove {
+        path: file.path.clone(),
+        data_change: true,
+        deletion_timestamp: Some(crate::engine::activity::now_micros() / 1000),
+        extended_file_metadata: Some(true),
+        partition_values: Some(values.collect()),
+        size: i64::try_from(file.size).ok(),
+        ..Remove::default()
+    }
+}
+
+/// The table named in a statement with the name its columns go by.
+#[derive(Debug)]
+pub(super) struct Named {
+    /// Its factor, ready for a FROM.
+    pub from: TableWithJoins,
+    /// What its columns are qualified with.
+    pub alias: Ident,
+}
+
+/// Understands `t`, `s.t` and `t AS a`.
+pub(super) fn named(table: &TableFactor) -> Result<Named> {
+    match table {
+        TableFactor::Table { name, alias, args: None, .. } => {
+            let last = name.0.last().and_then(|p| p.as_ident()).cloned();
+            let alias = match alias {
+                Some(alias) if alias.columns.is_empty() => alias.name.clone(),
+                Some(_) => return Err(Error::unsupported("column aliases are not supported here", "name the table only")),
+                None => last.ok_or_else(|| Error::Internal("a table without a name".to_owned()))?,
+            };
+            Ok(Named { from: TableWithJoins { relation: table.clone(), joins: Vec::new() }, alias })
+        }
+        _ => Err(Error::unsupported("this form of target is not supported", "name a table")),
+    }
+}
+
+/// A table of sources under an alias.
+pub(super) fn source_factor(name: &str, alias: Ident) -> TableWithJoins {
+    let relation = TableFactor::Table {
+        name: ObjectName::from(vec![Ident::with_quote('"', name)]),
+        alias: Some(TableAlias { explicit: true, name: alias, columns: Vec::new(), at: None }),
+        args: None,
+        with_hints: Vec::new(),
+        version: None,
+        with_ordinality: false,
+        partitions: Vec::new(),
+        json_path: None,
+        sample: None,
+        index_hints: Vec::new(),
+    };
+    TableWithJoins { relation, joins: Vec::new() }
+}
+
+/// `alias.column`, under the column's own name.
+pub(super) fn item(alias: &Ident, column: &str) -> SelectItem {
+    let expr = Expr::CompoundIdentifier(vec![alias.clone(), Ident::with_quote('"', column)]);
+    SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', column) }
+}
+
+/// All stored columns of a table, `_lsn` first where it has one.
+pub(super) fn all_items(relation: &Relation, alias: &Ident, streaming: bool) -> Vec<SelectItem> {
+    let lsn = streaming.then(|| item(alias, LSN));
+    lsn.into_iter().chain(relation.columns.iter().map(|c| item(alias, &c.name))).collect()
+}
+
+/// Stored columns with new values for some; generated ones are left out, they are made again.
+pub(super) fn changed_items(
+    relation: &Relation,
+    alias: &Ident,
+    streaming: bool,
+    values: &HashMap<String, Expr>,
+) -> Vec<SelectItem> {
+    let lsn = streaming.then(|| item(alias, LSN));
+    let columns = relation.columns.iter().filter(|c| c.generated.is_none()).map(|c| match values.get(&c.name) {
+        None => item(alias, &c.name),
+        Some(value) => {
+            SelectItem::ExprWithAlias { expr: value.clone(), alias: Ident::with_quote('"', &c.name) }
+        }
+    });
+    lsn.into_iter().chain(columns).collect()
+}
+
+/// `column = value` pairs of a statement, checked against the table.
+pub(super) fn assignments(
+    relation: &Relation,
+    assignments: &[datafusion::sql::sqlparser::ast::Assignment],
+) -> Result<HashMap<String, Expr>> {
+    use datafusion::sql::sqlparser::ast::AssignmentTarget;
+    let mut values = HashMap::new();
+    for assignment in assignments {
+        let AssignmentTarget::ColumnName(name) = &assignment.target else {
+            return Err(Error::unsupported("SET (a, b) = … is not supported", "assign each column by itself"));
+        };
+        let column = name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
+        match relation.columns.iter().find(|c| c.name == column) {
+            None => {
+                return Err(Error::refused(
+                    SqlState::UNDEFINED_COLUMN,
+                    format!("column \"{column}\" of relation \"{}\" does not exist", relation.name),
+                ));
+            }
+            Some(c) if c.generated.is_some() => return Err(super::write::generated_always(&column)),
+            Some(_) => {}
+        }
+        if values.insert(column.clone(), assignment.value.clone()).is_some() {
+            return Err(Error::refused(
+                SqlState::SYNTAX_ERROR,
+                format!("multiple assignments to same column \"{column}\""),
+            ));
+        }
+    }
+    Ok(values)
+}
+
+/// `(e) IS TRUE` and its opposite.
+pub(super) fn is_true(e: Expr) -> Expr {
+    Expr::IsTrue(Box::new(Expr::Nested(Box::new(e))))
+}
+
+/// True unless `e` is true: false or NULL.
+pub(super) fn is_not_true(e: Expr) -> Expr {
+    Expr::IsNotTrue(Box::new(Expr::Nested(Box::new(e))))
+}

@@ -1,0 +1,32 @@
+//! `BEGIN`, `COMMIT`, `ROLLBACK`. What a block means is written at [`crate::session::transaction`].
+
+use datafusion::sql::sqlparser::ast::{Statement as Ast, TransactionAccessMode, TransactionMode};
+
+use super::{Outcome, Run};
+use crate::dialect::refuse::clause;
+use crate::error::{Error, Result};
+
+/// Begins or ends a block.
+pub fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
+    let session = run.session()?;
+    match statement {
+        Ast::StartTransaction { modes, modifier, statements, exception, .. } => {
+            let extra = modifier.is_some() || !statements.is_empty() || exception.is_some();
+            clause(extra, "this form of BEGIN", "use BEGIN [READ ONLY]")?;
+            let read_only = modes.contains(&TransactionMode::AccessMode(TransactionAccessMode::ReadOnly));
+            session.with_transaction(|t| t.begin(read_only));
+            Outcome::command("BEGIN")
+        }
+        Ast::Commit { chain, modifier, .. } => {
+            clause(*chain || modifier.is_some(), "COMMIT AND CHAIN", "use COMMIT and BEGIN")?;
+            Outcome::command(session.with_transaction(|t| t.commit()))
+        }
+        Ast::Rollback { chain, savepoint } => {
+            clause(*chain, "ROLLBACK AND CHAIN", "use ROLLBACK and BEGIN")?;
+            clause(savepoint.is_some(), "ROLLBACK TO SAVEPOINT", "use ROLLBACK")?;
+            session.with_transaction(|t| t.rollback())?;
+            Outcome::command("ROLLBACK")
+        }
+        _ => Err(Error::Internal("not a transaction statement".to_owned())),
+    }
+}
