@@ -290,7 +290,7 @@ impl DataCalls for MockSession {
         let rows: usize = stored.iter().map(RecordBatch::num_rows).sum();
         Ok(Receipt {
             accepted,
-            token: rows.to_string(),
+            token: format!("weir-{rows}"),
         })
     }
 

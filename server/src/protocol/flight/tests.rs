@@ -24,13 +24,14 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use super::serve;
 use crate::config::Config;
 use crate::protocol::credentials::Credentials;
 use crate::protocol::mock::{MockBackend, MockDb, PASSWORD, ROLE};
 use crate::tasks;
+use crate::tls::Tls;
 
 type Client = FlightSqlServiceClient<Channel>;
 
@@ -44,6 +45,10 @@ struct Door {
 
 impl Door {
     async fn open() -> Self {
+        Self::open_with(None).await
+    }
+
+    async fn open_with(tls: Option<&Tls>) -> Self {
         let db = MockDb::new();
         let config = Config::for_test(std::path::Path::new("unused"));
         let backend = Arc::new(MockBackend(Arc::clone(&db)));
@@ -53,7 +58,7 @@ impl Door {
         let stop = CancellationToken::new();
         drop(tasks::spawn(
             "flight",
-            serve(listener, credentials, &config, None, stop.clone()),
+            serve(listener, credentials, &config, tls, stop.clone()),
         ));
         Self {
             addr,
@@ -545,5 +550,25 @@ async fn garbage_on_the_port_hurts_nobody() {
         drop(socket);
     }
     let mut client = door.login().await;
+    assert_eq!(query(&mut client, "SELECT 1").await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn tls_carries_calls() {
+    let (tls, pem) = crate::tls::tests::self_signed();
+    let door = Door::open_with(Some(&tls)).await;
+    let trust = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(pem))
+        .domain_name("localhost");
+    let endpoint = Endpoint::new(format!("https://{}", door.addr)).unwrap();
+    let channel = endpoint
+        .tls_config(trust)
+        .unwrap()
+        .timeout(DEADLINE)
+        .connect()
+        .await
+        .unwrap();
+    let mut client = FlightSqlServiceClient::new(channel);
+    client.handshake(ROLE, PASSWORD).await.unwrap();
     assert_eq!(query(&mut client, "SELECT 1").await.unwrap().len(), 1);
 }

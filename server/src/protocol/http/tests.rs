@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::protocol::credentials::Credentials;
 use crate::protocol::mock::{MockBackend, MockDb, PASSWORD, ROLE};
 use crate::tasks;
+use crate::tls::Tls;
 
 const NDJSON: &str = "application/x-ndjson";
 const ARROW: &str = "application/vnd.apache.arrow.stream";
@@ -32,6 +33,10 @@ struct Door {
 
 impl Door {
     async fn open() -> Self {
+        Self::open_with(None).await
+    }
+
+    async fn open_with(tls: Option<&Tls>) -> Self {
         crate::metrics::install();
         let db = MockDb::new();
         let mut config = Config::for_test(std::path::Path::new("unused"));
@@ -43,7 +48,7 @@ impl Door {
         let stop = CancellationToken::new();
         drop(tasks::spawn(
             "http",
-            serve(listener, credentials, &config, None, stop.clone()),
+            serve(listener, credentials, &config, tls, stop.clone()),
         ));
         Self {
             addr,
@@ -124,7 +129,7 @@ async fn rows_are_taken_in_every_form() {
     assert_eq!(status, 200, "{body}");
     assert_eq!(
         body,
-        json!({"accepted": 2, "rejected": 0, "duplicate": 0, "token": "2"})
+        json!({"accepted": 2, "rejected": 0, "duplicate": 0, "token": "weir-2"})
     );
     assert_eq!(
         sent(door.rows("application/json", "[{\"id\":3}]")).await.0,
@@ -405,4 +410,21 @@ async fn garbage_on_the_port_hurts_nobody() {
         assert!(read.is_ok(), "the connection ends");
     }
     assert_eq!(sent(door.get("/healthz")).await.0, 200);
+}
+
+#[tokio::test]
+async fn tls_carries_requests() {
+    let (tls, pem) = crate::tls::tests::self_signed();
+    let door = Door::open_with(Some(&tls)).await;
+    let client = Client::builder()
+        .timeout(DEADLINE)
+        .no_proxy()
+        .add_root_certificate(reqwest::Certificate::from_pem(pem.as_bytes()).unwrap())
+        .resolve("localhost", door.addr)
+        .build()
+        .unwrap();
+    let url = format!("https://localhost:{}/readyz", door.addr.port());
+    assert_eq!(sent(client.get(url)).await, (200, json!("ready\n")));
+    let plain = door.get("/readyz").send().await;
+    assert!(plain.is_err(), "nothing is answered in the clear");
 }
