@@ -195,7 +195,7 @@ async fn execute_native(run: &Run, native: &Ast) -> Result<Outcome> {
         Ast::Set(s) => set::execute(run, s),
         Ast::Reset(s) => set::reset(run, s),
         Ast::Discard { object_type } => set::discard(run, object_type),
-        Ast::ShowVariable { variable } => show::execute(run, variable),
+        Ast::ShowVariable { variable } => show::execute(run, variable).await,
         Ast::ShowTables { .. } => Err(Error::unsupported(
             "SHOW TABLES is not supported",
             "use \\dt in psql, or SELECT * FROM information_schema.tables",

@@ -144,13 +144,11 @@ impl Session {
     /// 42601 with the position; 0A000 for what is read but not supported.
     pub fn parse(&self, sql: &str) -> Result<Vec<Arc<Statement>>> {
         let mut statements = dialect::parse(sql).inspect_err(|_| self.fail_transaction())?;
-        let mut system = None;
         for statement in &mut statements {
             if let Kind::Native(native) = &mut statement.kind {
                 ml::bind_relation_arguments(native)?;
-                if system::compat::concerns(native) {
-                    let cx = system.get_or_insert_with(|| self.scope().system());
-                    system::compat::rewrite(native, cx)?;
+                if system::compat::mentions_system_tables(native) {
+                    system::compat::rewrite(native);
                 }
             }
         }

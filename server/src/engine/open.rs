@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use catalog::{Change, MaterializedView, Oid, Relation, RelationKind, Snapshot, Store};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::catalog::Session;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::logical_expr::LogicalPlan;
@@ -273,12 +274,12 @@ impl QueryPlanner for Planner {
     async fn create_physical_plan(
         &self,
         plan: &LogicalPlan,
-        state: &SessionState,
+        session: &dyn Session,
     ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![
             crate::views::extension_planner(),
             DeltaExtensionPlanner::new(),
         ]);
-        planner.create_physical_plan(plan, state).await
+        planner.create_physical_plan(plan, session).await
     }
 }

@@ -10,7 +10,6 @@ use super::Engine;
 use super::names::defining_plan;
 use super::scope::{Caller, Scope};
 use crate::error::{Error, Result};
-use crate::lake::LakeSnapshot;
 use crate::stream::head::{DbHead, Lsn};
 use crate::views::{Host, Planned};
 
@@ -53,45 +52,24 @@ impl Host for EngineHost {
     async fn commit_state(
         &self,
         view: Oid,
+        source: Oid,
         batches: Vec<RecordBatch>,
-        after: Lsn,
-        upto: Lsn,
+        durable: Lsn,
     ) -> Result<()> {
-        let engine = self.engine()?;
-        let source = source(&engine, view)?;
-        let head = engine.stream.head();
-        match head.views.get(&view) {
-            Some(state) if state.durable == after => {
-                engine.stream.commit_state(view, source, batches, upto).await
-            }
-            _ => Err(Error::Internal(format!("state of view {view} moved while it was refreshed"))),
-        }
+        self.engine()?.stream.commit_state(view, source, batches, durable).await
     }
 
     async fn replace_state(
         &self,
         view: Oid,
-        old: &Arc<LakeSnapshot>,
+        source: Oid,
         batches: Vec<RecordBatch>,
+        durable: Lsn,
     ) -> Result<()> {
-        let engine = self.engine()?;
-        let source = source(&engine, view)?;
-        let head = engine.stream.head();
-        match head.views.get(&view) {
-            Some(state) if state.state.version == old.version => {
-                engine.stream.replace_state(view, source, batches, state.durable).await
-            }
-            _ => Err(Error::Internal(format!("state of view {view} moved while it was folded"))),
-        }
+        self.engine()?.stream.replace_state(view, source, batches, durable).await
     }
 }
 
 fn relation(catalog: &catalog::Snapshot, view: Oid) -> Result<&Relation> {
     catalog.relation_by_oid(view).ok_or_else(|| Error::undefined_table(&view.to_string()))
-}
-
-fn source(engine: &Engine, view: Oid) -> Result<Oid> {
-    let catalog = engine.catalog();
-    let found = relation(&catalog, view)?.materialized.as_ref().map(|m| m.source);
-    found.ok_or_else(|| Error::Internal(format!("relation {view} is no materialized view")))
 }

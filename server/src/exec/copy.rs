@@ -402,5 +402,5 @@ fn places(columns: &[Ident], names: &[String]) -> Result<Columns> {
             Error::refused(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" is not among the copied columns"))
         })
     });
-    Ok(Columns::Some(places.collect::<Result<_>>()?))
+    Ok(Columns::Only(places.collect::<Result<_>>()?))
 }

@@ -53,6 +53,7 @@ impl Visitor for Mentions {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         found(match expr {
             Expr::Function(f) => is_system(&f.name),
+            Expr::Identifier(name) => exprs::is_current_schema(name),
             Expr::Cast { data_type, .. } => match data_type {
                 DataType::Regclass => true,
                 DataType::Custom(name, _) => {
@@ -110,9 +111,11 @@ impl VisitorMut for Rewriter {
     fn pre_visit_relation(&mut self, relation: &mut ObjectName) -> ControlFlow<()> {
         // PostgreSQL looks in pg_catalog first
         if let [name] = &scope::parts(relation)[..]
-            && name.starts_with("pg_") && shapes::find("pg_catalog", name).is_some() {
-                *relation = vec![Ident::new("pg_catalog"), Ident::new(name)].into();
-            }
+            && name.starts_with("pg_")
+            && shapes::find("pg_catalog", name).is_some()
+        {
+            *relation = vec![Ident::new("pg_catalog"), Ident::new(name)].into();
+        }
         ControlFlow::Continue(())
     }
 
@@ -123,11 +126,13 @@ impl VisitorMut for Rewriter {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         names::name_columns(select);
+        names::table_oids(select);
         casts::print_reg_columns(select);
         ControlFlow::Continue(())
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        empty::constant(expr);
         casts::rewrite(expr);
         ControlFlow::Continue(())
     }

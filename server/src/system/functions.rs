@@ -5,6 +5,7 @@
 
 mod arrays;
 mod definitions;
+mod json;
 mod names;
 mod privileges;
 mod session;
@@ -55,6 +56,7 @@ pub(super) fn all(cx: &Arc<SystemContext>) -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(function))
     })
     .chain(arrays::all())
+    .chain(json::all())
     .collect()
 }
 

@@ -56,6 +56,13 @@ pub(super) fn find_oid(oid: u32) -> Option<&'static Shape> {
     ALL.iter().find(|s| s.oid == oid)
 }
 
+/// Whether columns of that name are of type `regproc`.
+pub(super) fn is_regproc(column: &str) -> bool {
+    ALL.iter()
+        .flat_map(|s| &s.columns)
+        .any(|c| c.type_name == "regproc" && c.name == column)
+}
+
 /// A line that does not parse is left out; a test counts them.
 fn parse(line: &'static str) -> Option<Shape> {
     let (oid, rest) = line.split_once('|')?;

@@ -52,10 +52,14 @@ pub(super) fn boolean(value: bool) -> Expr {
 }
 
 pub(super) fn null_text() -> Expr {
+    cast(Expr::Value(Value::Null.into()), DataType::Text)
+}
+
+pub(super) fn cast(expr: Expr, data_type: DataType) -> Expr {
     Expr::Cast {
         kind: CastKind::Cast,
-        expr: Box::new(Expr::Value(Value::Null.into())),
-        data_type: DataType::Text,
+        expr: Box::new(expr),
+        data_type,
         array: false,
         format: None,
     }
@@ -132,4 +136,8 @@ pub(super) fn parse(sql: &str) -> Option<Query> {
 
 pub(super) fn quoted(name: &str) -> Ident {
     Ident::with_quote('"', name)
+}
+
+pub(super) fn number(value: u32) -> Expr {
+    Expr::Value(Value::Number(value.to_string(), false).into())
 }

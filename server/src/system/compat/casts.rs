@@ -35,6 +35,10 @@ pub(super) fn rewrite(expr: &mut Expr) {
         return;
     };
     if let Some(kind) = reg(data_type) {
+        if let Some(name) = function_name(kind, inner) {
+            *expr = name;
+            return;
+        }
         let inner = take(inner);
         *expr = build::call("reg_oid", vec![build::text(kind), inner]);
         return;
@@ -53,8 +57,12 @@ pub(super) fn rewrite(expr: &mut Expr) {
     match data_type {
         DataType::Custom(name, _) => match last_name(name).as_str() {
             "oid" | "xid" | "cid" => {
-                let inner = take(inner);
-                *expr = build::call("reg_oid", vec![build::text("regclass"), inner]);
+                let kind = cast_kind(inner).unwrap_or("regclass");
+                let inner = match take(inner) {
+                    Expr::Cast { expr, .. } if kind == "regproc" => *expr,
+                    other => other,
+                };
+                *expr = build::call("reg_oid", vec![build::text(kind), inner]);
             }
             "int2" => *data_type = DataType::SmallInt(None),
             "int4" | "cardinal_number" => *data_type = DataType::Integer(None),
@@ -76,9 +84,10 @@ pub(super) fn rewrite(expr: &mut Expr) {
 pub(super) fn print_reg_columns(select: &mut Select) {
     for item in &mut select.projection {
         if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
-            && let Some(name) = printed(expr) {
-                *expr = name;
-            }
+            && let Some(name) = printed(expr)
+        {
+            *expr = name;
+        }
     }
 }
 
@@ -108,6 +117,27 @@ fn reg(data_type: &DataType) -> Option<&'static str> {
         _ => return None,
     };
     REG.into_iter().find(|reg| *reg == name)
+}
+
+/// Columns of type `regproc` are kept as names: a literal is one, without its schema.
+fn function_name(kind: &str, value: &Expr) -> Option<Expr> {
+    let Expr::Value(value) = value else {
+        return None;
+    };
+    match &value.value {
+        Value::SingleQuotedString(text) if kind == "regproc" => Some(build::text(
+            text.strip_prefix("pg_catalog.").unwrap_or(text),
+        )),
+        _ => None,
+    }
+}
+
+/// The `reg…` type that a cast is to.
+fn cast_kind(expr: &Expr) -> Option<&'static str> {
+    match expr {
+        Expr::Cast { data_type, .. } => reg(data_type),
+        _ => None,
+    }
 }
 
 fn is_text(data_type: &DataType) -> bool {
@@ -145,9 +175,10 @@ fn element_type(element: &ArrayElemTypeDef) -> Option<&DataType> {
 fn array_cast(element: Option<&DataType>, inner: &mut Expr) -> Option<Expr> {
     let element = element?;
     if let Expr::Value(value) = &*inner
-        && let Value::SingleQuotedString(text) = &value.value {
-            return super::exprs::array_literal(text);
-        }
+        && let Value::SingleQuotedString(text) = &value.value
+    {
+        return super::exprs::array_literal(text);
+    }
     matches!(element, DataType::Custom(..)).then(|| take(inner))
 }
 

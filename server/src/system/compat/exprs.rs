@@ -1,19 +1,27 @@
 //! Operators, quantified comparisons, patterns and function names.
 
 use datafusion::sql::sqlparser::ast::{
-    Array, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
-    TableFactor, UnaryOperator, Value,
+    Array, BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, TableFactor, UnaryOperator, Value,
 };
 
 use super::casts::take;
 use super::{build, scope};
 use crate::system::functions::parse_array;
+use crate::system::shapes;
 
 /// Rewrites one expression, after what is inside it.
 pub(super) fn rewrite(expr: &mut Expr) {
     match expr {
         Expr::Collate { expr: inner, .. } => *expr = take(inner),
-        Expr::BinaryOp { op, .. } => plain_operator(op),
+        Expr::Identifier(name) if is_current_schema(name) => {
+            *expr = build::call("current_schema", Vec::new());
+        }
+        Expr::BinaryOp { left, op, right } => {
+            plain_operator(op);
+            function_names(left, right);
+            function_names(right, left);
+        }
         Expr::AnyOp {
             left,
             compare_op: BinaryOperator::Eq,
@@ -55,6 +63,11 @@ pub(super) fn rewrite(expr: &mut Expr) {
     }
 }
 
+/// A function that is written as a plain name.
+pub(super) fn is_current_schema(name: &Ident) -> bool {
+    name.quote_style.is_none() && name.value.eq_ignore_ascii_case("current_schema")
+}
+
 /// `OPERATOR(pg_catalog.~)` is `~`.
 fn plain_operator(op: &mut BinaryOperator) {
     let BinaryOperator::PGCustomBinaryOperator(name) = &*op else {
@@ -76,6 +89,38 @@ fn plain_operator(op: &mut BinaryOperator) {
         Some("||") => BinaryOperator::StringConcat,
         _ => return,
     };
+}
+
+/// Columns of type `regproc` are kept as names, so they are compared as names.
+fn function_names(column: &Expr, other: &mut Expr) {
+    if !is_regproc(column) {
+        return;
+    }
+    match other {
+        Expr::Value(value) if value.value == Value::Number("0".to_owned(), false) => {
+            *other = build::text("-");
+        }
+        // joins with pg_proc
+        Expr::Identifier(name) if scope::folded(name) == "oid" => *name = Ident::new("proname"),
+        Expr::CompoundIdentifier(path) => {
+            if let Some(name) = path.last_mut().filter(|n| scope::folded(n) == "oid") {
+                *name = Ident::new("proname");
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_regproc(expr: &Expr) -> bool {
+    let name = match expr {
+        Expr::Identifier(name) => name,
+        Expr::CompoundIdentifier(path) => match path.last() {
+            Some(name) => name,
+            None => return false,
+        },
+        _ => return false,
+    };
+    shapes::is_regproc(&scope::folded(name))
 }
 
 /// `left = ANY (right)`: a list where the elements are written out, else a function.
@@ -144,9 +189,10 @@ fn escape(
 fn call(function: &mut Function) -> Option<Expr> {
     let parts = scope::parts(&function.name);
     if let [schema, name] = &parts[..]
-        && schema == "pg_catalog" {
-            function.name = vec![Ident::new(name)].into();
-        }
+        && schema == "pg_catalog"
+    {
+        function.name = vec![Ident::new(name)].into();
+    }
     let name = parts.last()?.as_str();
     match name {
         // written without parentheses
@@ -158,7 +204,17 @@ fn call(function: &mut Function) -> Option<Expr> {
         }
         "array_upper" => {
             function.name = vec![Ident::new("array_length")].into();
-            None
+            Some(build::cast(
+                Expr::Function(function.clone()),
+                DataType::BigInt(None),
+            ))
+        }
+        // arrays begin at 1
+        "array_lower" => {
+            let args = arguments(function)?;
+            let length = build::call("array_length", args.into_iter().cloned().collect());
+            let one = build::call("least", vec![length, build::number(1)]);
+            Some(build::cast(one, DataType::BigInt(None)))
         }
         "coalesce" => {
             let args = arguments(function)?;

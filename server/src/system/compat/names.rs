@@ -2,12 +2,13 @@
 //! per query, since the planner takes no name twice.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    Expr, Ident, Select, SelectItem, SelectItemQualifiedWildcardKind, VisitMut, VisitorMut,
 };
 
-use super::scope;
+use super::{build, scope};
 use crate::system::shapes::Shape;
 
 /// Gives every unnamed expression its name and makes repeated ones distinct.
@@ -15,35 +16,55 @@ pub(super) fn name_columns(select: &mut Select) {
     expand_wildcards(select);
     let mut taken = HashSet::new();
     for item in &mut select.projection {
-        let (name, expr) = match item {
-            SelectItem::UnnamedExpr(expr) => (output_name(expr), expr),
-            SelectItem::ExprWithAlias { expr, alias } => (alias.value.clone(), expr),
+        let (name, expr, named) = match item {
+            SelectItem::UnnamedExpr(expr) => (output_name(expr), expr, false),
+            SelectItem::ExprWithAlias { expr, alias } => (scope::folded(alias), expr, true),
             _ => continue,
         };
-        // the same name of two tables is two columns to the planner
-        let key = match &*expr {
-            Expr::CompoundIdentifier(_) if is_unnamed(expr, &name) => expr.to_string(),
-            _ => name.clone(),
+        // columns of two tables may share a name; with any other column they may not
+        let own = match &*expr {
+            Expr::CompoundIdentifier(path) if !named => {
+                let path: Vec<String> = path.iter().map(scope::folded).collect();
+                Some(path.join("."))
+            }
+            _ => None,
         };
-        let mut unique = key.clone();
-        let mut n = 0;
-        while !taken.insert(unique.clone()) {
-            n += 1;
-            unique = format!("{key}_{n}");
-        }
+        let n = (0..)
+            .find(|n| {
+                is_free(
+                    &taken,
+                    own.as_ref().filter(|_| *n == 0),
+                    &numbered(&name, *n),
+                )
+            })
+            .unwrap_or_default();
         let plain = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-        if n == 0 && plain {
+        taken.insert((own.filter(|_| n == 0), numbered(&name, n)));
+        if n == 0 && (named || plain) {
             continue;
         }
-        let name = if n == 0 { name } else { format!("{name}_{n}") };
         let expr = super::casts::take(expr);
-        let alias = Ident::with_quote('"', name);
+        let alias = Ident::with_quote('"', numbered(&name, n));
         *item = SelectItem::ExprWithAlias { expr, alias };
     }
 }
 
-fn is_unnamed(expr: &Expr, name: &str) -> bool {
-    matches!(expr, Expr::CompoundIdentifier(path) if path.last().is_some_and(|p| p.value == name))
+/// Names given so far, each with the table column that it is, if it is one.
+type Taken = HashSet<(Option<String>, String)>;
+
+fn is_free(taken: &Taken, own: Option<&String>, name: &str) -> bool {
+    taken
+        .iter()
+        .filter(|(_, other)| other == name)
+        .all(|(other, _)| own.is_some() && other.is_some() && other.as_ref() != own)
+}
+
+fn numbered(name: &str, n: usize) -> String {
+    if n == 0 {
+        name.to_owned()
+    } else {
+        format!("{name}_{n}")
+    }
 }
 
 /// What PostgreSQL calls the column.
@@ -53,8 +74,8 @@ fn output_name(expr: &Expr) -> String {
 
 fn own_name(expr: &Expr) -> Option<String> {
     match expr {
-        Expr::Identifier(name) => Some(name.value.clone()),
-        Expr::CompoundIdentifier(path) => path.last().map(|p| p.value.clone()),
+        Expr::Identifier(name) => Some(scope::folded(name)),
+        Expr::CompoundIdentifier(path) => path.last().map(scope::folded),
         Expr::Function(function) => scope::parts(&function.name).pop(),
         Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => own_name(inner),
         Expr::Cast {
@@ -72,7 +93,7 @@ fn own_name(expr: &Expr) -> Option<String> {
         Expr::Subquery(query) => {
             let item = query.body.as_select()?.projection.first()?;
             match item {
-                SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
+                SelectItem::ExprWithAlias { alias, .. } => Some(scope::folded(alias)),
                 other => own_name(scope::item_expr(other)?),
             }
         }
@@ -134,4 +155,36 @@ fn single_table(select: &Select) -> Option<(&'static Shape, String)> {
     };
     let shape = scope::system_table(&from.relation).filter(|_| from.joins.is_empty())?;
     Some((shape, scope::table_name(&from.relation)?))
+}
+
+/// `t.tableoid` is the oid of the table `t` stands for.
+pub(super) fn table_oids(select: &mut Select) {
+    struct TableOids(Vec<(String, u32)>);
+    impl VisitorMut for TableOids {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            let found = match &*expr {
+                Expr::CompoundIdentifier(path) => match &path[..] {
+                    [table, column] if scope::folded(column) == "tableoid" => {
+                        let table = scope::folded(table);
+                        self.0.iter().find(|(name, _)| *name == table)
+                    }
+                    _ => None,
+                },
+                _ => None,
+            };
+            if let Some((_, oid)) = found {
+                *expr = build::number(*oid);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let tables = select
+        .from
+        .iter()
+        .flat_map(|f| std::iter::once(&f.relation).chain(f.joins.iter().map(|j| &j.relation)))
+        .filter_map(|t| Some((scope::table_name(t)?, scope::system_table(t)?.oid)))
+        .collect();
+    let _ = select.visit(&mut TableOids(tables));
 }

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, ObjectName, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Visit, Visitor,
+    Expr, Ident, ObjectName, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Visit,
+    Visitor,
 };
 
 use crate::system::shapes::{self, Shape};
@@ -13,11 +14,16 @@ pub(super) fn parts(name: &ObjectName) -> Vec<String> {
     name.0
         .iter()
         .filter_map(|part| part.as_ident())
-        .map(|ident| match ident.quote_style {
-            Some(_) => ident.value.clone(),
-            None => ident.value.to_lowercase(),
-        })
+        .map(folded)
         .collect()
+}
+
+/// An identifier as SQL reads it: in lower case unless it is quoted.
+pub(super) fn folded(ident: &Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
 }
 
 /// The expression of a result column.
@@ -74,12 +80,12 @@ impl Scope {
             Expr::Identifier(name) => self.tables.iter().any(|t| {
                 t.columns
                     .as_ref()
-                    .is_none_or(|columns| columns.contains(&name.value))
+                    .is_none_or(|columns| columns.contains(&folded(name)))
             }),
             Expr::CompoundIdentifier(path) => {
                 // table.column or schema.table.column
                 let table = path.len().checked_sub(2).and_then(|i| path.get(i));
-                table.is_some_and(|t| self.tables.iter().any(|own| own.name == t.value))
+                table.is_some_and(|t| self.tables.iter().any(|own| own.name == folded(t)))
             }
             _ => false,
         }
@@ -118,7 +124,7 @@ pub(super) fn table_name(table: &TableFactor) -> Option<String> {
         | TableFactor::UNNEST { alias, .. } => (alias, None),
         _ => (&None, None),
     };
-    alias.as_ref().map(|a| a.name.value.clone()).or(own_name)
+    alias.as_ref().map(|a| folded(&a.name)).or(own_name)
 }
 
 fn describe(table: &TableFactor) -> Table {
@@ -137,11 +143,9 @@ fn derived_columns(body: &SetExpr) -> Option<Vec<String>> {
             .projection
             .iter()
             .map(|item| match item {
-                SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
-                SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(name.value.clone()),
-                SelectItem::UnnamedExpr(Expr::CompoundIdentifier(path)) => {
-                    path.last().map(|p| p.value.clone())
-                }
+                SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+                SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(folded(name)),
+                SelectItem::UnnamedExpr(Expr::CompoundIdentifier(path)) => path.last().map(folded),
                 _ => None,
             })
             .collect(),

@@ -4,9 +4,9 @@ use catalog::Oid;
 
 use super::{Entry, Row};
 use crate::error::Result;
-use crate::system::SystemContext;
 use crate::system::frame::{Cell, Kind};
 use crate::system::pg_catalog::{pg_constraint, pg_description, pg_proc};
+use crate::system::{SystemContext, relkind};
 
 pub(super) const LIST: &[Entry] = &[
     // expressions are kept as SQL text already
@@ -45,6 +45,12 @@ pub(super) const LIST: &[Entry] = &[
     ("pg_tablespace_location", Kind::Text, |_, _| Ok("".into())),
     ("pg_relation_is_publishable", Kind::Bool, |_, _| {
         Ok(false.into())
+    }),
+    ("pg_column_is_updatable", Kind::Bool, |cx, row| {
+        let relation = row
+            .relation(cx, 0)
+            .and_then(|o| cx.catalog.relation_by_oid(Oid(o)));
+        Ok(relation.map(|r| relkind(r.kind) == "r").into())
     }),
     ("pg_partition_ancestors", Kind::Id("oid"), none),
     ("pg_partition_root", Kind::Id("oid"), none),

@@ -45,6 +45,8 @@ pub(super) const LIST: &[Entry] = &[
     ("pg_is_other_temp_schema", Kind::Bool, |_, _| {
         Ok(false.into())
     }),
+    // there are no advisory locks to let go of
+    ("pg_advisory_unlock_all", Kind::Text, |_, _| Ok("".into())),
     ("inet_server_addr", Kind::Text, |_, _| Ok(Cell::Null)),
     ("inet_server_port", Kind::Int4, |_, _| Ok(Cell::Null)),
     ("inet_client_addr", Kind::Text, client_address),

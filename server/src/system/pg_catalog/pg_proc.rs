@@ -1,13 +1,15 @@
 //! `pg_proc`: the functions that weir adds to SQL. Their argument and result types are documented
 //! in words, so `pg_get_function_arguments` answers with those.
 
-use super::{SUPERUSER, WEIR};
+use super::{SUPERUSER, WEIR, pg_type};
 use crate::error::Result;
 use crate::system::frame::Frame;
 use crate::system::{FunctionInfo, SystemContext};
 
 /// Oids of functions begin here, below those of users' objects.
-const FIRST: u32 = 14000;
+const FIRST: u32 = 15000;
+/// Those of the input and output functions of types.
+const IO_FIRST: u32 = 14000;
 
 pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
     for (oid, function) in all(cx) {
@@ -22,6 +24,23 @@ pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
             ("provolatile", "i".into()),
             ("proparallel", "s".into()),
             ("prosrc", (&function.name).into()),
+        ])?;
+    }
+    // the functions that pg_type names, which clients join with
+    for (oid, name) in (IO_FIRST..FIRST).zip(pg_type::io_functions()) {
+        frame.row([
+            ("oid", oid.into()),
+            ("proname", name.into()),
+            ("pronamespace", 11.into()),
+            ("proowner", SUPERUSER.into()),
+            ("prolang", 12.into()),
+            ("procost", 1.0.into()),
+            ("prokind", "f".into()),
+            ("proisstrict", true.into()),
+            ("provolatile", "i".into()),
+            ("proparallel", "s".into()),
+            ("pronargs", 1.into()),
+            ("prosrc", name.into()),
         ])?;
     }
     Ok(())

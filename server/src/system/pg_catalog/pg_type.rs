@@ -1,5 +1,6 @@
 //! `pg_type`: the types clients may look up, from `types.txt`, and their standard names.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use super::SUPERUSER;
@@ -84,6 +85,12 @@ pub(crate) fn by_name(name: &str) -> Option<&'static PgType> {
 /// The type of a column in the shapes.
 pub(crate) fn by_shape_name(name: &str) -> Option<&'static PgType> {
     by_name(name)
+}
+
+/// The names of all input and output functions, each once.
+pub(super) fn io_functions() -> BTreeSet<&'static str> {
+    let all = ALL.iter().flat_map(|t| t.functions);
+    all.filter(|name| *name != "-").collect()
 }
 
 /// How SQL spells a type where that differs from its name in `pg_type`.
