@@ -28,12 +28,22 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve(Flags),
+    /// Serve with real data loaded and a live stream, and print what to try
+    Demo {
+        /// Load everything, check the figures, print a report and end
+        #[arg(long)]
+        once: bool,
+        #[command(flatten)]
+        flags: Flags,
+    },
     /// Bring the catalog up to date and recover the log, without serving
     Migrate(Flags),
     /// Ask a running server whether it is ready; exit code 0 if it is
     Healthcheck(Flags),
     /// Print all settings with their values and where each came from; secrets are hidden
     PrintConfig(Flags),
+    /// Print the function reference, as it stands in sql/FUNCTIONS.md
+    Functions,
     /// Print the version
     Version,
 }
@@ -128,6 +138,14 @@ fn run(command: Command) -> Result<()> {
             let config = flags.load()?;
             on_runtime(serve::run(config))
         }
+        Command::Demo { once, flags } => {
+            let config = flags.load()?;
+            on_runtime(crate::demo::run(config, once))
+        }
+        Command::Functions => {
+            print(&udfs::functions_markdown(crate::ml::documentation()));
+            Ok(())
+        }
         Command::Migrate(flags) => {
             let config = flags.load()?;
             on_runtime(migrate::run(config))
@@ -161,7 +179,7 @@ fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
 }
 
 /// Writes to standard output. A reader that went away is no error of ours.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     let _ = out.flush();

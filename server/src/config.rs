@@ -47,6 +47,8 @@ pub struct Config {
     pub flush_interval: Duration,
     /// Bytes all tails may hold together before writers wait.
     pub tail_bytes: usize,
+    /// Size of one file of the log.
+    pub segment_bytes: u64,
     /// Bytes queries may hold together.
     pub query_memory: usize,
     /// Largest request body and COPY line, in bytes, also after decompression.
@@ -106,6 +108,7 @@ impl Default for Config {
             token_lifetime: Duration::from_secs(12 * 60 * 60),
             flush_interval: Duration::from_secs(5),
             tail_bytes: 256 << 20,
+            segment_bytes: 64 << 20,
             query_memory: 1 << 30,
             max_body: 64 << 20,
             max_message: 64 << 20,

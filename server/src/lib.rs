@@ -21,6 +21,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod dialect;
 pub mod engine;
 pub mod error;

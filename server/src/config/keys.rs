@@ -174,6 +174,13 @@ pub(super) const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "stream.segment_bytes",
+        about: "size of one file of the log",
+        set: |c, t| bytes(t).map(|v| c.segment_bytes = v as u64),
+        get: |c| usize::try_from(c.segment_bytes).ok().map(show_bytes),
+        secret: false,
+    },
+    Key {
         name: "limits.query_memory",
         about: "bytes that running queries may hold together before they spill or fail",
         set: |c, t| bytes(t).map(|v| c.query_memory = v),

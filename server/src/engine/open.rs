@@ -206,6 +206,7 @@ async fn open_stream(config: &Config, snapshot: &Snapshot) -> Result<Arc<Stream>
     let mut options = StreamOptions::new(config.data.join("wal"));
     options.flush_interval = config.flush_interval;
     options.tail_bytes = config.tail_bytes;
+    options.segment_bytes = config.segment_bytes;
     let tables = snapshot
         .relations
         .iter()
