@@ -10,6 +10,7 @@ mod create_materialized_view;
 mod create_model;
 mod create_secret;
 mod create_table;
+pub mod data_type;
 mod describe_history;
 mod drop_object;
 mod explain_materialized_view;
@@ -23,6 +24,7 @@ mod show_lineage;
 mod split;
 pub mod time_travel;
 mod verify_audit;
+mod view_query;
 pub mod words;
 
 use datafusion::sql::sqlparser::ast;
@@ -43,6 +45,7 @@ pub use refresh_materialized_view::RefreshMaterializedView;
 pub use retrain_model::RetrainModel;
 pub use show_lineage::{LineageDirection, ShowLineage};
 pub use verify_audit::VerifyAudit;
+pub use view_query::view_query_text;
 
 use crate::error::{Error, Report, Result, SqlState};
 use postgres::WeirDialect;

@@ -29,6 +29,7 @@ mod lineage;
 mod merge;
 mod query;
 mod refresh_materialized_view;
+mod relations;
 mod retrain_model;
 mod rewrite;
 pub mod rows;

@@ -7,5 +7,7 @@ pub mod credentials;
 pub mod flight;
 pub mod http;
 mod listen;
+#[cfg(test)]
+mod mock;
 pub mod pg;
 mod plain;

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
-use crate::protocol::backend::{Backend, EngineBackend};
+use crate::protocol::backend::EngineBackend;
 use crate::protocol::credentials::Credentials;
-use crate::protocol::{flight, http};
+use crate::protocol::{flight, http, pg};
 use crate::tasks::Tasks;
 use crate::tls::Tls;
 use crate::{metrics, tls};
@@ -24,6 +24,9 @@ use crate::{metrics, tls};
 /// How long the database may take to close once the doors are shut: a last flush can be long, so it
 /// has its own time after `grace`.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Name of the PostgreSQL protocol in a TLS handshake that begins without asking.
+const PG_PROTOCOL: &str = "postgresql";
 
 /// Where the doors are; `addresses.json` holds the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +101,7 @@ async fn serve(config: &Config, engine: &Arc<Engine>, tls: Option<Tls>) -> Resul
         }
         Ok(()) | Err(_) => {}
     }
-    let (pg, pg_addr) = bind("pg.addr", config.pg_addr).await?;
+    let (pg_listener, pg_addr) = bind("pg.addr", config.pg_addr).await?;
     let (flight, flight_addr) = bind("flight.addr", config.flight_addr).await?;
     let (http, http_addr) = bind("http.addr", config.http_addr).await?;
     let addrs = Addrs {
@@ -107,13 +110,21 @@ async fn serve(config: &Config, engine: &Arc<Engine>, tls: Option<Tls>) -> Resul
         http: http_addr,
     };
 
-    let backend: Arc<dyn Backend> = Arc::new(EngineBackend::new(Arc::clone(engine)));
-    let credentials = Arc::new(Credentials::new(
-        Arc::clone(&backend),
-        config.token_lifetime,
-    ));
+    let backend = Arc::new(EngineBackend::new(Arc::clone(engine)));
+    let authenticator: Arc<dyn pg::Authenticator> = Arc::clone(&backend) as _;
+    let options = pg::Options {
+        max_connections: config.max_connections,
+        max_message: config.max_body,
+        // sessions get most of the time, closing their connections the rest
+        grace: config.grace.mul_f32(0.8),
+        tls: tls.as_ref().map(|t| t.config(&[PG_PROTOCOL])),
+        ..pg::Options::default()
+    };
+    let credentials = Arc::new(Credentials::new(backend, config.token_lifetime));
     let mut fronts = Tasks::new(CancellationToken::new());
-    drop(pg);
+    fronts.spawn("pg", |stop| {
+        pg::serve(pg_listener, authenticator, options, stop)
+    });
     fronts.spawn("flight", |stop| {
         flight::serve(flight, Arc::clone(&credentials), config, tls.as_ref(), stop)
     });

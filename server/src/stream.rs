@@ -273,6 +273,19 @@ impl Stream {
         Ok(())
     }
 
+    /// Changes the time between a table's flushes; takes effect at the flusher's next look.
+    pub fn set_flush_interval(&self, oid: Oid, interval: Duration) -> Result<()> {
+        let owned = self.owned(oid)?;
+        self.own(Owned {
+            oid,
+            name: owned.name.clone(),
+            streaming: owned.streaming,
+            flush_interval: interval,
+            lock: Arc::clone(&owned.lock),
+        });
+        Ok(())
+    }
+
     /// Writes a streaming table's tail to Delta; everything up to the returned position is there.
     pub async fn flush(&self, oid: Oid) -> Result<Lsn> {
         let owned = self.owned(oid)?;

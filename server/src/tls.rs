@@ -72,3 +72,41 @@ fn unusable(what: &str, path: &Path, why: &dyn std::fmt::Display) -> Error {
     )
     .with_detail(why.to_string())
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A certificate for `localhost` in a directory of its own, loaded, and its PEM text.
+    pub(crate) fn self_signed() -> (Tls, String) {
+        install_provider();
+        let dir = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let files = TlsConfig {
+            cert: dir.path().join("cert.pem"),
+            key: dir.path().join("key.pem"),
+        };
+        std::fs::write(&files.cert, made.cert.pem()).unwrap();
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+        (Tls::load(&files).unwrap(), made.cert.pem())
+    }
+
+    #[test]
+    fn the_file_at_fault_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TlsConfig {
+            cert: dir.path().join("cert.pem"),
+            key: dir.path().join("key.pem"),
+        };
+        let told = || Tls::load(&files).unwrap_err().to_string();
+        assert!(told().contains("cert.pem"));
+        std::fs::write(&files.cert, "no PEM at all").unwrap();
+        assert!(told().contains("cert.pem"));
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        std::fs::write(&files.cert, made.cert.pem()).unwrap();
+        assert!(told().contains("key.pem"));
+        let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        std::fs::write(&files.key, other.signing_key.serialize_pem()).unwrap();
+        assert!(told().contains("key.pem"), "the key of another certificate");
+    }
+}

@@ -26,6 +26,7 @@ const CONTINUATION: u32 = 0xffff_ffff;
 pub(super) struct Batches {
     decoder: FlightDataDecoder,
     schema: Option<SchemaRef>,
+    size: usize,
 }
 
 impl Batches {
@@ -45,6 +46,7 @@ impl Batches {
         Self {
             decoder: FlightDataDecoder::new(data),
             schema: None,
+            size: 0,
         }
     }
 
@@ -87,6 +89,12 @@ impl Batches {
         }
     }
 
+    /// Bytes of the last batch's message. Arrays of a batch share its memory, so their own sizes
+    /// say more than there is.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// One message: its batch, or nothing for a schema.
     async fn message(&mut self) -> Result<Option<Option<RecordBatch>>> {
         // arrow's reader has assertions that a hostile message may reach: that is the client's error
@@ -111,7 +119,10 @@ impl Batches {
                 self.schema = Some(schema);
                 Ok(Some(None))
             }
-            DecodedPayload::RecordBatch(batch) => Ok(Some(Some(batch))),
+            DecodedPayload::RecordBatch(batch) => {
+                self.size = decoded.inner.data_body.len();
+                Ok(Some(Some(batch)))
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
-//! What the Flight and HTTP doors ask of the database, as traits: a door can be tested over canned
-//! answers. No behaviour lies here.
+//! What the doors ask of the database, as traits: a door can be tested over canned answers. No
+//! behaviour lies here.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -8,6 +9,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 
 use super::calls::SessionCalls;
+use super::pg::Authenticator;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::session::{Door, Receipt, Session};
@@ -52,6 +54,18 @@ impl Backend for EngineBackend {
 
     fn open(&self, role: &str, door: Door) -> Result<Arc<dyn DataCalls>> {
         let session = Session::open(&self.0, role, door)?;
+        Ok(session)
+    }
+}
+
+#[async_trait]
+impl Authenticator for EngineBackend {
+    async fn scram_verifier(&self, role: &str) -> Result<Option<String>> {
+        Ok(self.verifier(role))
+    }
+
+    async fn open(&self, role: &str, _peer: SocketAddr) -> Result<Arc<dyn SessionCalls>> {
+        let session = Session::open(&self.0, role, Door::Pg)?;
         Ok(session)
     }
 }

@@ -106,7 +106,7 @@ impl Credentials {
             .with_hint("use Basic or Bearer")),
         };
         if outcome.is_err() {
-            metrics::login_failed(door_name(door));
+            metrics::login_failed(door.name());
         }
         outcome
     }
@@ -236,16 +236,6 @@ impl Credentials {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TokenHash, Token>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A door's name in metrics and the audit log.
-pub(crate) fn door_name(door: Door) -> &'static str {
-    match door {
-        Door::Pg => "pg",
-        Door::Flight => "flight",
-        Door::Http => "http",
-        Door::System => "system",
     }
 }
 

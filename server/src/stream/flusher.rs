@@ -72,6 +72,10 @@ async fn pass(stream: &Arc<Stream>, due: &mut HashMap<Oid, Due>, short: bool) {
             at: now + owned.flush_interval,
             failures: 0,
         });
+        if entry.failures == 0 {
+            // the interval may have been made shorter since
+            entry.at = entry.at.min(now + owned.flush_interval);
+        }
         if entry.at <= now || (short && entry.failures == 0) {
             chosen.push(owned);
         }

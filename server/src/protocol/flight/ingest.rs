@@ -23,6 +23,7 @@ use super::Answers;
 use super::query::{only_statement, refuse_transaction, update};
 use super::status::{malformed, status};
 use crate::error::{Error, Result, SqlState};
+use crate::exec::token;
 use crate::protocol::arrow_stream::Batches;
 use crate::protocol::backend::DataCalls;
 use crate::protocol::credentials::Caller;
@@ -160,12 +161,12 @@ async fn store(
                 let receipt = ended
                     .map_err(|e| Error::Internal(format!("ingest task failed: {e}")))??;
                 progress.accepted += receipt.accepted;
-                progress.token = Some(receipt.token);
+                progress.token = Some(later(progress.token.take(), receipt.token));
                 durable(&progress);
             }
             next = batches.next(), if more && waiting_bytes < WAITING_BYTES => match next? {
                 Some(batch) if batch.num_rows() > 0 => {
-                    waiting_bytes += batch.get_array_memory_size();
+                    waiting_bytes += batches.size();
                     waiting.push_back(batch);
                 }
                 Some(_) => {}
@@ -174,6 +175,15 @@ async fn store(
         }
     }
     Ok(progress)
+}
+
+/// The token that contains both. Groups run side by side, so the one that was sent last need not
+/// stand last in the log.
+fn later(before: Option<String>, now: String) -> String {
+    match before {
+        Some(before) if token::parse(&before).ok() > token::parse(&now).ok() => before,
+        Some(_) | None => now,
+    }
 }
 
 /// The newest totals whenever the client is ready for them: a client that reads answers only at the

@@ -6,6 +6,9 @@ mod decimal;
 mod json;
 mod table;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
@@ -94,10 +97,10 @@ pub(super) async fn post(
     let started = Instant::now();
     let receipt = caller.session.ingest(&schema, &table, batches).await?;
     metrics::ingested("http", receipt.accepted, started.elapsed());
-    Ok(answer(receipt.accepted, Some(receipt.token)))
+    Ok(answer(receipt.accepted, Some(&receipt.token)))
 }
 
-fn answer(accepted: u64, token: Option<String>) -> Json<Value> {
+fn answer(accepted: u64, token: Option<&str>) -> Json<Value> {
     Json(json!({ "accepted": accepted, "rejected": 0, "duplicate": 0, "token": token }))
 }
 

@@ -1,0 +1,133 @@
+//! `ALTER TABLE t RENAME TO n`, `ALTER TABLE t OWNER TO role`: changes of the catalog alone. Files keep
+//! their folder.
+//!
+//! `ADD COLUMN` is refused: the catalog and the Delta log cannot change in one step yet, and a table
+//! whose columns differ between them is not opened after a crash.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use catalog::{Change, Oid, Privilege, Relation, Snapshot};
+use datafusion::sql::sqlparser::ast::{
+    AlterTable, AlterTableOperation, ObjectName, Owner, RenameTableNameKind,
+};
+
+use super::{Outcome, Run, relations};
+use crate::dialect::refuse::clause;
+use crate::dialect::words::{fold, parts};
+use crate::engine::scope::Scope;
+use crate::error::{Error, Result, SqlState};
+use crate::governance::privileges;
+
+const TAG: &str = "ALTER TABLE";
+const KNOWN: &str = "ALTER TABLE knows RENAME TO, OWNER TO and SET (flush_interval = '…')";
+
+/// Runs the statement.
+pub async fn execute(run: &Run, s: &AlterTable) -> Result<Outcome> {
+    clause(s.only, "ONLY", "leave it out")?;
+    clause(s.location.is_some(), "SET LOCATION", "create a table and copy the rows")?;
+    clause(s.on_cluster.is_some(), "ON CLUSTER", "leave it out")?;
+    clause(s.table_type.is_some(), "this form of ALTER TABLE", KNOWN)?;
+    let [operation] = s.operations.as_slice() else {
+        return Err(Error::unsupported(
+            "several actions in one ALTER TABLE are not supported",
+            "write one statement for each",
+        ));
+    };
+    let found = match relations::find(&run.scope, &s.name) {
+        Ok(found) => found.oid,
+        Err(e) if s.if_exists && e.state() == SqlState::UNDEFINED_TABLE => {
+            return Outcome::command(TAG);
+        }
+        Err(e) => return Err(e),
+    };
+    let scope = &run.scope;
+    scope.touch(found);
+    match operation {
+        AlterTableOperation::RenameTable {
+            table_name: RenameTableNameKind::To(name) | RenameTableNameKind::As(name),
+        } => rename(scope, found, name).await?,
+        AlterTableOperation::OwnerTo { new_owner } => give(scope, found, new_owner).await?,
+        other => return Err(refused(other)),
+    }
+    relations::done(run, TAG)
+}
+
+fn refused(operation: &AlterTableOperation) -> Error {
+    match operation {
+        AlterTableOperation::AddColumn { .. } => Error::unsupported(
+            "ALTER TABLE … ADD COLUMN is not supported",
+            "create a table with the column and copy the rows: CREATE TABLE … AS SELECT …",
+        ),
+        AlterTableOperation::DropColumn { .. } | AlterTableOperation::AlterColumn { .. } => {
+            Error::unsupported(
+                "changing the columns of a table is not supported",
+                "create a table with the columns and copy the rows: CREATE TABLE … AS SELECT …",
+            )
+        }
+        other => Error::unsupported(format!("ALTER TABLE … {other} is not supported"), KNOWN),
+    }
+}
+
+/// The relation as the newest catalog has it, when the caller may alter it.
+fn own<'a>(scope: &Scope, catalog: &'a Snapshot, oid: Oid) -> Result<&'a Relation> {
+    let Some(relation) = catalog.relation_by_oid(oid) else {
+        return Err(Error::undefined_table(&oid.to_string()));
+    };
+    privileges::check_owner(catalog, &scope.caller.role, relation)?;
+    Ok(relation)
+}
+
+async fn rename(scope: &Arc<Scope>, oid: Oid, name: &ObjectName) -> Result<()> {
+    let [name] = parts(name).try_into().map_err(|_| {
+        Error::refused(SqlState::SYNTAX_ERROR, "the new name of a table has no schema")
+    })?;
+    let engine = &scope.engine;
+    let _ddl = engine.ddl().await;
+    let catalog = engine.catalog();
+    let mut relation = own(scope, &catalog, oid)?.clone();
+    privileges::check_schema(&catalog, &scope.caller.role, relation.schema, Privilege::Create)?;
+    // views keep their query as text: under the old name it would read nothing, or another table
+    let readers = relations::readers(&catalog, &BTreeSet::from([oid]));
+    if let Some(reader) = readers.iter().find_map(|o| catalog.relation_by_oid(*o)) {
+        return Err(Error::refused(
+            SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+            format!("cannot rename \"{}\" because \"{}\" reads it", relation.name, reader.name),
+        )
+        .with_hint("drop the views over it first and create them again after"));
+    }
+    let taken = catalog.relations.iter().any(|r| r.schema == relation.schema && r.name == name);
+    if taken {
+        return Err(Error::refused(
+            SqlState::DUPLICATE_TABLE,
+            format!("relation \"{name}\" already exists"),
+        ));
+    }
+    relation.name = name;
+    engine.commit(vec![Change::PutRelation(relation)]).await.map(drop)
+}
+
+async fn give(scope: &Arc<Scope>, oid: Oid, owner: &Owner) -> Result<()> {
+    let name = match owner {
+        Owner::Ident(name) => fold(name),
+        Owner::CurrentRole | Owner::CurrentUser => scope.caller.role.clone(),
+        Owner::SessionUser => scope.caller.session_role.clone(),
+    };
+    let engine = &scope.engine;
+    let _ddl = engine.ddl().await;
+    let catalog = engine.catalog();
+    let mut relation = own(scope, &catalog, oid)?.clone();
+    let new = privileges::role(&catalog, &name)?;
+    // as in PostgreSQL: only to a role one is a member of, which may make objects there
+    if !privileges::owns(&catalog, &scope.caller.role, new.oid) {
+        return Err(Error::refused(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            format!("must be able to SET ROLE \"{name}\""),
+        ));
+    }
+    if privileges::check_superuser(&catalog, &scope.caller.role, "").is_err() {
+        privileges::check_schema(&catalog, &name, relation.schema, Privilege::Create)?;
+    }
+    relation.owner = new.oid;
+    engine.commit(vec![Change::PutRelation(relation)]).await.map(drop)
+}

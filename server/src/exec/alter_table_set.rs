@@ -1,0 +1,59 @@
+//! `ALTER TABLE t SET (flush_interval = '…')`.
+//!
+//! `event_time` and the other options decide what is stored, so they are set when a table is made;
+//! `flush_interval` only decides when.
+
+use catalog::{Change, RelationKind};
+
+use super::{Outcome, Run, relations};
+use crate::dialect::AlterTableSet;
+use crate::engine::open::parse_duration;
+use crate::error::{Error, Result, SqlState};
+use crate::governance::privileges;
+
+/// Runs the statement.
+pub async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
+    let scope = &run.scope;
+    let oid = relations::find(scope, &s.name)?.oid;
+    let engine = &scope.engine;
+    let _ddl = engine.ddl().await;
+    let catalog = engine.catalog();
+    let Some(found) = catalog.relation_by_oid(oid) else {
+        return Err(Error::undefined_table(&s.name.to_string()));
+    };
+    privileges::check_owner(&catalog, &scope.caller.role, found)?;
+    scope.touch(oid);
+    if found.kind != RelationKind::StreamingTable {
+        return Err(Error::refused(
+            SqlState::WRONG_OBJECT_TYPE,
+            format!("\"{}\" is not a streaming table", found.name),
+        )
+        .with_hint(format!("a {} has no options to set", relations::kind_name(found.kind))));
+    }
+    let mut relation = found.clone();
+    let mut interval = None;
+    for (key, value) in &s.options {
+        match key.as_str() {
+            "flush_interval" => interval = Some(parse_duration(value)?),
+            "event_time" | "on_violation" | "schema_evolution" => {
+                return Err(Error::unsupported(
+                    format!("option \"{key}\" cannot be changed"),
+                    "only flush_interval can: create a table with the options and copy the rows",
+                ));
+            }
+            _ => {
+                return Err(Error::refused(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("unrecognized option \"{key}\""),
+                )
+                .with_hint("flush_interval can be set"));
+            }
+        }
+        relation.options.insert(key.clone(), value.clone());
+    }
+    engine.commit(vec![Change::PutRelation(relation)]).await?;
+    if let Some(interval) = interval {
+        engine.stream.set_flush_interval(oid, interval)?;
+    }
+    relations::done(run, "ALTER TABLE")
+}

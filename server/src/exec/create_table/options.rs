@@ -1,0 +1,79 @@
+//! `WITH (…)` of a streaming table.
+
+use catalog::{Column, SqlType};
+
+use super::no_column;
+use crate::dialect::CreateTable;
+use crate::engine::open::parse_duration;
+use crate::error::{Error, Result, SqlState};
+
+/// What is there, for hints.
+const KNOWN: &str = "the options are event_time, flush_interval, on_violation = 'reject' and \
+                     schema_evolution = 'reject'";
+
+/// Options that have a meaning, but not here yet.
+const LATER: [&str; 8] = [
+    "dedup_key",
+    "dedup_window",
+    "dedup_policy",
+    "retention",
+    "segment_write_key",
+    "watermark",
+    "late_data",
+    "max_lateness",
+];
+
+/// Checks the options against the columns.
+pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
+    for (key, value) in &s.options {
+        if !s.streaming {
+            return Err(unknown(key).with_hint("an ordinary table has no options"));
+        }
+        match key.as_str() {
+            "event_time" => event_time(value, columns)?,
+            "flush_interval" => {
+                parse_duration(value)?;
+            }
+            "on_violation" => only("reject", &["dead_letter"], key, value)?,
+            "schema_evolution" => only("reject", &["add", "rescue"], key, value)?,
+            later if LATER.contains(&later) => {
+                return Err(Error::unsupported(format!("option \"{key}\" is not supported"), KNOWN));
+            }
+            _ => return Err(unknown(key).with_hint(KNOWN)),
+        }
+    }
+    Ok(())
+}
+
+fn unknown(key: &str) -> Error {
+    Error::refused(SqlState::INVALID_PARAMETER_VALUE, format!("unrecognized option \"{key}\""))
+}
+
+fn event_time(name: &str, columns: &[Column]) -> Result<()> {
+    let Some(column) = columns.iter().find(|c| c.name == name) else { return Err(no_column(name)) };
+    match column.sql_type {
+        SqlType::Timestamp | SqlType::Timestamptz => Ok(()),
+        _ => Err(Error::refused(
+            SqlState::DATATYPE_MISMATCH,
+            format!("event_time column \"{name}\" is of type {}", column.sql_type),
+        )
+        .with_hint("name a timestamp or timestamptz column")),
+    }
+}
+
+/// An option with one value that is there and others that are not yet.
+fn only(there: &str, later: &[&str], key: &str, value: &str) -> Result<()> {
+    let folded = value.to_lowercase();
+    if folded == there {
+        return Ok(());
+    }
+    let hint = format!("the only value is '{there}'");
+    match later.contains(&folded.as_str()) {
+        true => Err(Error::unsupported(format!("{key} = '{value}' is not supported"), hint)),
+        false => Err(Error::refused(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("invalid value for option \"{key}\": \"{value}\""),
+        )
+        .with_hint(hint)),
+    }
+}

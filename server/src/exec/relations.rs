@@ -1,0 +1,317 @@
+//! What the statements over relations share: finding one of the right kind, taking a new name, doing
+//! a change to its end.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use catalog::{Change, Column, Oid, Privilege, Relation, RelationKind, Schema, Snapshot};
+use datafusion::common::DFSchema;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::parser::Statement as PlanStatement;
+use datafusion::sql::sqlparser::ast::{self, ObjectName};
+
+use super::lineage::edges;
+use super::{Outcome, Run, query};
+use crate::dialect::time_travel::TableVersion;
+use crate::dialect::words::parts;
+use crate::engine::Engine;
+use crate::engine::open::location;
+use crate::engine::scope::Scope;
+use crate::error::{Error, Result, SqlState};
+use crate::governance::privileges;
+use crate::{lake, system, tasks, types};
+
+/// Ends a statement that has written: notes it for the transaction block and answers with the tag.
+pub fn done(run: &Run, command: &'static str) -> Result<Outcome> {
+    note_write(run, command)?;
+    Outcome::command(command)
+}
+
+/// Notes for the transaction block that a statement has written.
+pub fn note_write(run: &Run, command: &'static str) -> Result<()> {
+    run.session()?.with_transaction(|t| t.note_write(command));
+    Ok(())
+}
+
+/// What a kind is called in messages.
+pub fn kind_name(kind: RelationKind) -> &'static str {
+    match kind {
+        RelationKind::Table => "table",
+        RelationKind::StreamingTable => "streaming table",
+        RelationKind::View => "view",
+        RelationKind::MaterializedView => "materialized view",
+    }
+}
+
+/// True for relations that hold rows of their own.
+pub fn is_table(relation: &Relation) -> bool {
+    matches!(relation.kind, RelationKind::Table | RelationKind::StreamingTable)
+}
+
+/// The relation a name means.
+///
+/// # Errors
+/// 42P01, or 3F000 when its schema is not there either.
+pub fn find<'a>(scope: &'a Scope, name: &ObjectName) -> Result<&'a Relation> {
+    let written = parts(name);
+    let (schema, bare) = scope.split_name(&written)?;
+    if let Some(relation) = scope.catalog.relation(&schema, &bare) {
+        return Ok(relation);
+    }
+    let known = scope.catalog.schema(&schema).is_some() || system::SCHEMAS.contains(&schema.as_str());
+    match known {
+        true => Err(Error::undefined_table(&written.join("."))),
+        false => Err(no_schema(&schema)),
+    }
+}
+
+/// The relation a name means, when it is an ordinary or streaming table.
+///
+/// # Errors
+/// As [`find`]; 42809 for another kind.
+pub fn find_table<'a>(scope: &'a Scope, name: &ObjectName) -> Result<&'a Relation> {
+    let relation = find(scope, name)?;
+    match is_table(relation) {
+        true => Ok(relation),
+        false => Err(wrong_kind(relation, "a table")),
+    }
+}
+
+/// The materialized view a name means, with the table it reads.
+///
+/// # Errors
+/// As [`find`]; 42809 for another kind.
+pub fn find_materialized<'a>(scope: &'a Scope, name: &ObjectName) -> Result<(&'a Relation, Oid)> {
+    let relation = find(scope, name)?;
+    match &relation.materialized {
+        Some(view) => Ok((relation, view.source)),
+        None => Err(wrong_kind(relation, "a materialized view")),
+    }
+}
+
+/// 42809: `"x" is not a table`.
+pub fn wrong_kind(relation: &Relation, wanted: &str) -> Error {
+    let message = format!("\"{}\" is not {wanted}", relation.name);
+    Error::refused(SqlState::WRONG_OBJECT_TYPE, message)
+        .with_hint(format!("\"{}\" is a {}", relation.name, kind_name(relation.kind)))
+}
+
+/// 3F000.
+pub fn no_schema(name: &str) -> Error {
+    Error::refused(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist"))
+}
+
+/// Where a new relation goes.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Its schema.
+    pub schema: Schema,
+    /// Its name.
+    pub name: String,
+    /// Who will own it.
+    pub owner: Oid,
+}
+
+/// Resolves the name of a relation to be made and checks that the caller may make it there.
+///
+/// # Errors
+/// 3F000, 42501.
+pub fn place(scope: &Scope, name: &ObjectName) -> Result<Place> {
+    let (schema, name) = scope.split_name(&parts(name))?;
+    if system::SCHEMAS.contains(&schema.as_str()) {
+        return Err(Error::denied("schema", &schema).with_detail("system schemas take no objects"));
+    }
+    let Some(found) = scope.catalog.schema(&schema) else { return Err(no_schema(&schema)) };
+    privileges::check_schema(&scope.catalog, &scope.caller.role, found.oid, Privilege::Create)?;
+    let owner = privileges::role(&scope.catalog, &scope.caller.role)?.oid;
+    Ok(Place { schema: found.clone(), name, owner })
+}
+
+impl Place {
+    /// What has the name in a catalog.
+    pub fn occupant<'a>(&self, catalog: &'a Snapshot) -> Option<&'a Relation> {
+        catalog.relation(&self.schema.name, &self.name)
+    }
+
+    /// 42P07.
+    pub fn taken(&self) -> Error {
+        let message = format!("relation \"{}\" already exists", self.name);
+        Error::refused(SqlState::DUPLICATE_TABLE, message)
+    }
+
+    /// A relation of this place with nothing in it yet.
+    pub fn relation(&self, kind: RelationKind, columns: Vec<Column>) -> Relation {
+        Relation {
+            oid: Oid(0),
+            schema: self.schema.oid,
+            name: self.name.clone(),
+            kind,
+            owner: self.owner,
+            columns,
+            partition_by: Vec::new(),
+            checks: std::collections::BTreeMap::new(),
+            options: std::collections::BTreeMap::new(),
+            location: None,
+            query: None,
+            depends_on: Vec::new(),
+            materialized: None,
+            comment: None,
+            version: 0,
+        }
+    }
+}
+
+/// Runs a change of catalog and storage to its end, also when the statement is cancelled meanwhile:
+/// a half-made table would be nobody's.
+pub async fn to_its_end<T, F>(name: &'static str, work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    match tasks::spawn(name, work).await {
+        Ok(result) => result,
+        Err(e) => Err(Error::Internal(format!("{name} ended early: {e}"))),
+    }
+}
+
+/// Takes relations that the catalog has let go out of the log, and deletes their files. The statement
+/// has succeeded by then: what cannot be deleted is logged and stays as files nobody reads.
+pub async fn delete_storage(engine: &Engine, relations: &[Relation]) {
+    for relation in relations.iter().filter(|r| r.location.is_some()) {
+        let deleted = async {
+            engine.stream.drop_table(relation.oid).await?;
+            lake::delete(&location(relation)?).await
+        };
+        if let Err(e) = deleted.await {
+            tracing::warn!(relation = %relation.name, error = %e, "cannot delete a dropped relation's files");
+        }
+    }
+}
+
+/// Relations that read one of `oids`, directly or through others; without `oids` themselves.
+pub fn readers(catalog: &Snapshot, oids: &BTreeSet<Oid>) -> BTreeSet<Oid> {
+    let mut all = oids.clone();
+    loop {
+        let more: Vec<Oid> = catalog
+            .relations
+            .iter()
+            .filter(|r| !all.contains(&r.oid) && r.depends_on.iter().any(|d| all.contains(d)))
+            .map(|r| r.oid)
+            .collect();
+        if more.is_empty() {
+            return all.difference(oids).copied().collect();
+        }
+        all.extend(more);
+    }
+}
+
+/// Relations that a query names, in the statement's catalog. Names of CTEs are no relations; system
+/// tables and table functions have no id and are left out.
+pub fn named_relations(scope: &Arc<Scope>, query: &ast::Query) -> Result<Vec<Oid>> {
+    let statement = ast::Statement::Query(Box::new(query.clone()));
+    let references = scope
+        .state()?
+        .resolve_table_references(&PlanStatement::Statement(Box::new(statement)))?;
+    let mut found = BTreeSet::new();
+    for reference in references {
+        let written = reference.to_vec();
+        let (schema, name) = scope.split_name(&written)?;
+        let (bare, _) = TableVersion::of(&name);
+        found.extend(scope.catalog.relation(&schema, bare).map(|r| r.oid));
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// Refuses `$1` in a query that is kept.
+pub fn no_parameters(plan: &LogicalPlan, what: &str) -> Result<()> {
+    match plan.get_parameter_names()?.into_iter().next() {
+        None => Ok(()),
+        Some(name) => Err(Error::refused(
+            SqlState::UNDEFINED_PARAMETER,
+            format!("there is no parameter {name}"),
+        )
+        .with_hint(format!("the query of a {what} is kept and cannot have parameters"))),
+    }
+}
+
+/// Columns that a query gives, under `names` as far as they go.
+///
+/// # Errors
+/// 42601 for too many names, 42701 for one twice, 42P16 for no column at all.
+pub fn query_columns(
+    query: &ast::Query,
+    schema: &DFSchema, names: &[String]) -> Result<Vec<Column>> {
+    let planned: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
+    let own = query::output_names(query, &planned);
+    if names.len() > own.len() {
+        return Err(Error::refused(
+            SqlState::SYNTAX_ERROR,
+            "more column names are given than the query has columns",
+        ));
+    }
+    let names = names.iter().cloned().chain(own.into_iter().skip(names.len()));
+    let columns: Vec<Column> = names
+        .zip(schema.fields())
+        .map(|(name, field)| Column {
+            name,
+            sql_type: types::sql_type(field),
+            nullable: true,
+            default: None,
+            generated: None,
+            comment: None,
+        })
+        .collect();
+    check_names(&columns)?;
+    Ok(columns)
+}
+
+/// Refuses no columns at all, a name twice and the name of the log position.
+pub fn check_names(columns: &[Column]) -> Result<()> {
+    if columns.is_empty() {
+        return Err(Error::refused(
+            SqlState::INVALID_TABLE_DEFINITION,
+            "a relation needs at least one column",
+        ));
+    }
+    let mut seen = BTreeSet::new();
+    for column in columns {
+        if !seen.insert(column.name.as_str()) {
+            return Err(Error::refused(
+                SqlState::DUPLICATE_COLUMN,
+                format!("column \"{}\" specified more than once", column.name),
+            ));
+        }
+        if column.name.is_empty() {
+            return Err(Error::refused(SqlState::INVALID_TABLE_DEFINITION, "a column needs a name"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses the name that the position in the log has.
+pub fn check_reserved(columns: &[Column]) -> Result<()> {
+    match columns.iter().any(|c| c.name == types::LSN) {
+        true => Err(Error::refused(
+            SqlState::INVALID_TABLE_DEFINITION,
+            format!("column name \"{}\" is reserved for the position in the log", types::LSN),
+        )
+        .with_hint("give the column another name")),
+        false => Ok(()),
+    }
+}
+
+/// The lineage of a query that fills `target`, as catalog changes. System tables have no lineage.
+pub fn lineage(
+    scope: &Scope,
+    plan: &LogicalPlan,
+    target: Oid,
+    columns: &[Column],
+    statement: &'static str,
+) -> Vec<Change> {
+    let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
+    let edges = edges(scope, plan, target, &names, statement);
+    match edges.is_empty() {
+        true => Vec::new(),
+        false => vec![Change::AddLineage(edges)],
+    }
+}
