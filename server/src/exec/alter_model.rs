@@ -8,7 +8,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 
 /// Lets an alias mean another version.
-pub async fn execute(run: &Run, s: &AlterModel) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &AlterModel) -> Result<Outcome> {
     let name = super::create_model::model_name(&s.name)?;
     let engine = &run.scope.engine;
     let _ddl = engine.ddl().await;
@@ -20,7 +20,9 @@ pub async fn execute(run: &Run, s: &AlterModel) -> Result<Outcome> {
             format!("alias \"{}\" would be read as a version number", s.alias),
         ));
     }
-    let number = i32::try_from(s.version).ok().filter(|n| catalog.model_version(model.oid, *n).is_some());
+    let number = i32::try_from(s.version)
+        .ok()
+        .filter(|n| catalog.model_version(model.oid, *n).is_some());
     let number = number.ok_or_else(|| {
         Error::refused(
             SqlState::UNDEFINED_OBJECT,
@@ -29,14 +31,18 @@ pub async fn execute(run: &Run, s: &AlterModel) -> Result<Outcome> {
     })?;
     model.aliases.insert(s.alias.clone(), number);
     engine.commit(vec![Change::PutModel(model)]).await?;
-    run.session()?.with_transaction(|t| t.note_write("ALTER MODEL"));
+    run.session()?
+        .with_transaction(|t| t.note_write("ALTER MODEL"));
     Outcome::command("ALTER MODEL")
 }
 
 /// The model of that name, which the role must own.
 pub(super) fn owned<'a>(catalog: &'a Snapshot, role: &str, name: &str) -> Result<&'a Model> {
     let model = catalog.model(name).ok_or_else(|| {
-        Error::refused(SqlState::UNDEFINED_OBJECT, format!("model \"{name}\" does not exist"))
+        Error::refused(
+            SqlState::UNDEFINED_OBJECT,
+            format!("model \"{name}\" does not exist"),
+        )
     })?;
     match privileges::owns(catalog, role, model.owner) {
         true => Ok(model),

@@ -9,7 +9,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 
 /// Sets or (with `NULL` or an empty text) takes away a comment.
-pub async fn execute(
+pub(super) async fn execute(
     run: &Run,
     object_type: &CommentObject,
     object_name: &ObjectName,
@@ -28,8 +28,10 @@ pub async fn execute(
         }
     };
     if names.is_empty() {
-        return Err(Error::refused(SqlState::SYNTAX_ERROR, "column name must be qualified")
-            .with_hint("write COMMENT ON COLUMN table.column IS '…'"));
+        return Err(
+            Error::refused(SqlState::SYNTAX_ERROR, "column name must be qualified")
+                .with_hint("write COMMENT ON COLUMN table.column IS '…'"),
+        );
     }
     let engine = &run.scope.engine;
     let _ddl = engine.ddl().await;
@@ -49,7 +51,10 @@ pub async fn execute(
         Some(name) => {
             let missing = Error::refused(
                 SqlState::UNDEFINED_COLUMN,
-                format!("column \"{name}\" of relation \"{}\" does not exist", relation.name),
+                format!(
+                    "column \"{name}\" of relation \"{}\" does not exist",
+                    relation.name
+                ),
             );
             let column = relation.columns.iter_mut().find(|c| c.name == name);
             column.ok_or(missing)?.comment = comment;
@@ -63,17 +68,23 @@ pub async fn execute(
 
 fn find<'a>(run: &Run, catalog: &'a Snapshot, names: &[String]) -> Result<&'a Relation> {
     let (schema, name) = run.scope.split_name(names)?;
-    catalog.relation(&schema, &name).ok_or_else(|| Error::undefined_table(&names.join(".")))
+    catalog
+        .relation(&schema, &name)
+        .ok_or_else(|| Error::undefined_table(&names.join(".")))
 }
 
 fn check_kind(object_type: &CommentObject, relation: &Relation) -> Result<()> {
     let (fits, what) = match object_type {
         CommentObject::View => (relation.kind == RelationKind::View, "view"),
-        CommentObject::MaterializedView => {
-            (relation.kind == RelationKind::MaterializedView, "materialized view")
-        }
+        CommentObject::MaterializedView => (
+            relation.kind == RelationKind::MaterializedView,
+            "materialized view",
+        ),
         CommentObject::Table => {
-            let table = matches!(relation.kind, RelationKind::Table | RelationKind::StreamingTable);
+            let table = matches!(
+                relation.kind,
+                RelationKind::Table | RelationKind::StreamingTable
+            );
             (table, "table")
         }
         _ => (true, "relation"),

@@ -47,7 +47,7 @@ pub(super) struct Learned {
 }
 
 /// Trains and stores a model.
-pub async fn execute(run: &Run, s: &CreateModel) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &CreateModel) -> Result<Outcome> {
     let name = model_name(&s.name)?;
     let caller = &run.scope.caller.role;
     check(&run.scope.catalog, caller, &name, s.or_replace)?;
@@ -74,8 +74,11 @@ pub async fn execute(run: &Run, s: &CreateModel) -> Result<Outcome> {
             version: 0,
         },
     };
-    engine.commit(changes(&catalog, model, recipe, learned, "CREATE MODEL")).await?;
-    run.session()?.with_transaction(|t| t.note_write("CREATE MODEL"));
+    engine
+        .commit(changes(&catalog, model, recipe, learned, "CREATE MODEL"))
+        .await?;
+    run.session()?
+        .with_transaction(|t| t.note_write("CREATE MODEL"));
     Outcome::command("CREATE MODEL")
 }
 
@@ -89,7 +92,10 @@ pub(super) fn model_name(name: &ast::ObjectName) -> Result<String> {
         )),
         [name] => Ok(name.clone()),
         _ => Err(Error::unsupported(
-            format!("model name \"{}\" with a schema is not supported", parts.join(".")),
+            format!(
+                "model name \"{}\" with a schema is not supported",
+                parts.join(".")
+            ),
             "models lie in no schema: use the name alone",
         )),
     }
@@ -114,12 +120,20 @@ fn check(catalog: &Snapshot, role: &str, name: &str, or_replace: bool) -> Result
 }
 
 /// Runs the training query with the scope's rights, at its cut, and trains on what it gives.
-pub(super) async fn learn(scope: &Arc<Scope>, recipe: &Recipe, query: ast::Query) -> Result<Learned> {
+pub(super) async fn learn(
+    scope: &Arc<Scope>,
+    recipe: &Recipe,
+    query: ast::Query,
+) -> Result<Learned> {
     let (state, plan) = scope.plan(&bound(query)?).await?;
     let schema = Arc::new(plan.schema().as_arrow().clone());
     let rows = collect(DataFrame::new(state, plan.clone())).await?;
     let trained = ml::train(&recipe.kind, recipe.options.clone(), schema, rows).await?;
-    Ok(Learned { trained, plan, scope: Arc::clone(scope) })
+    Ok(Learned {
+        trained,
+        plan,
+        scope: Arc::clone(scope),
+    })
 }
 
 /// The rows of the training query. A cancel or the deadline drops the query with this future.
@@ -136,7 +150,10 @@ async fn collect(frame: DataFrame) -> Result<Vec<RecordBatch>> {
                 SqlState::PROGRAM_LIMIT_EXCEEDED,
                 "the training query gives too much data",
             )
-            .with_detail(format!("at most {MAX_ROWS} rows and {} MiB are trained on", MAX_BYTES >> 20))
+            .with_detail(format!(
+                "at most {MAX_ROWS} rows and {} MiB are trained on",
+                MAX_BYTES >> 20
+            ))
             .with_hint("train on a sample, or on aggregated features"));
         }
         batches.push(batch);
@@ -154,7 +171,11 @@ pub(super) fn changes(
     statement: &str,
 ) -> Vec<Change> {
     let oid = model.oid;
-    let numbers = catalog.model_versions.iter().filter(|v| v.model == oid).map(|v| v.number);
+    let numbers = catalog
+        .model_versions
+        .iter()
+        .filter(|v| v.model == oid)
+        .map(|v| v.number);
     let number = numbers.max().unwrap_or(0) + 1;
     model.kind = recipe.kind;
     model.current = number;
@@ -169,5 +190,9 @@ pub(super) fn changes(
         metrics: learned.trained.metrics,
         trained_at_micros: now_micros(),
     };
-    vec![Change::PutModel(model), Change::AddModelVersion(version), Change::AddLineage(edges)]
+    vec![
+        Change::PutModel(model),
+        Change::AddModelVersion(version),
+        Change::AddLineage(edges),
+    ]
 }

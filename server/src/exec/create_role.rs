@@ -11,7 +11,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::governance::{privileges, scram};
 
 /// `CREATE ROLE name [options]`.
-pub async fn create(run: &Run, s: &ast::CreateRole) -> Result<Outcome> {
+pub(super) async fn create(run: &Run, s: &ast::CreateRole) -> Result<Outcome> {
     refuse_options(s)?;
     let name = one_name(&s.names)?;
     let verifier = s.password.as_ref().map(verifier).transpose()?.flatten();
@@ -45,12 +45,13 @@ pub async fn create(run: &Run, s: &ast::CreateRole) -> Result<Outcome> {
     let mut changes = vec![Change::PutRole(role)];
     changes.extend(members.into_iter().map(Change::PutRole));
     engine.commit(changes).await?;
-    run.session()?.with_transaction(|t| t.note_write("CREATE ROLE"));
+    run.session()?
+        .with_transaction(|t| t.note_write("CREATE ROLE"));
     Outcome::command("CREATE ROLE")
 }
 
 /// `CREATE USER`: PostgreSQL's options do not reach us through this form.
-pub async fn create_user(run: &Run, s: &ast::CreateUser) -> Result<Outcome> {
+pub(super) async fn create_user(run: &Run, s: &ast::CreateUser) -> Result<Outcome> {
     let name = fold(&s.name);
     if s.or_replace || s.with_tags || !s.options.options.is_empty() || !s.tags.options.is_empty() {
         return Err(Error::unsupported(
@@ -79,12 +80,13 @@ pub async fn create_user(run: &Run, s: &ast::CreateUser) -> Result<Outcome> {
         version: 0,
     };
     engine.commit(vec![Change::PutRole(role)]).await?;
-    run.session()?.with_transaction(|t| t.note_write("CREATE ROLE"));
+    run.session()?
+        .with_transaction(|t| t.note_write("CREATE ROLE"));
     Outcome::command("CREATE ROLE")
 }
 
 /// `ALTER ROLE name [WITH] options` and `RENAME TO`.
-pub async fn alter(
+pub(super) async fn alter(
     run: &Run,
     name: &ast::Ident,
     operation: &ast::AlterRoleOperation,
@@ -120,7 +122,8 @@ pub async fn alter(
         }
     }
     engine.commit(vec![Change::PutRole(role)]).await?;
-    run.session()?.with_transaction(|t| t.note_write("ALTER ROLE"));
+    run.session()?
+        .with_transaction(|t| t.note_write("ALTER ROLE"));
     Outcome::command("ALTER ROLE")
 }
 
@@ -194,7 +197,14 @@ fn check_rename(run: &Run, catalog: &Snapshot, role: &Role, new: &str) -> Result
         return Err(exists(new));
     }
     // sessions know their role by its name
-    if run.scope.engine.sessions.list().iter().any(|a| a.role == role.name) {
+    if run
+        .scope
+        .engine
+        .sessions
+        .list()
+        .iter()
+        .any(|a| a.role == role.name)
+    {
         return Err(Error::refused(
             SqlState::OBJECT_IN_USE,
             format!("role \"{}\" is used by an open session", role.name),
@@ -234,7 +244,9 @@ fn verifier(password: &ast::Password) -> Result<Option<String>> {
             | ast::Value::DollarQuotedString(ast::DollarQuotedString { value: text, .. }) => text,
             _ => return Err(bad_password("password must be a string literal")),
         },
-        ast::Password::Password(_) => return Err(bad_password("password must be a string literal")),
+        ast::Password::Password(_) => {
+            return Err(bad_password("password must be a string literal"));
+        }
     };
     if text.is_empty() {
         return Err(bad_password("password must not be empty"));
@@ -262,7 +274,10 @@ fn one_name(names: &[ast::ObjectName]) -> Result<String> {
     };
     let parts = parts(name);
     let [name] = parts.as_slice() else {
-        return Err(Error::refused(SqlState::SYNTAX_ERROR, "a role's name has no schema"));
+        return Err(Error::refused(
+            SqlState::SYNTAX_ERROR,
+            "a role's name has no schema",
+        ));
     };
     check_name(name)?;
     Ok(name.clone())
@@ -270,7 +285,10 @@ fn one_name(names: &[ast::ObjectName]) -> Result<String> {
 
 fn check_name(name: &str) -> Result<()> {
     if name.is_empty() {
-        return Err(Error::refused(SqlState::SYNTAX_ERROR, "a role's name must not be empty"));
+        return Err(Error::refused(
+            SqlState::SYNTAX_ERROR,
+            "a role's name must not be empty",
+        ));
     }
     match matches!(name, "public" | "none") || name.starts_with("pg_") {
         true => Err(Error::refused(
@@ -282,5 +300,8 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 fn exists(name: &str) -> Error {
-    Error::refused(SqlState::DUPLICATE_OBJECT, format!("role \"{name}\" already exists"))
+    Error::refused(
+        SqlState::DUPLICATE_OBJECT,
+        format!("role \"{name}\" already exists"),
+    )
 }

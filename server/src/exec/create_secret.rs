@@ -15,7 +15,7 @@ use crate::governance::privileges;
 const KEY_BYTES: usize = 32;
 
 /// Makes a secret.
-pub async fn execute(run: &Run, s: &CreateSecret) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &CreateSecret) -> Result<Outcome> {
     if s.kind != "tokenization" {
         return Err(Error::unsupported(
             format!("secret type \"{}\" is not supported", s.kind),
@@ -26,8 +26,9 @@ pub async fn execute(run: &Run, s: &CreateSecret) -> Result<Outcome> {
     let _ddl = engine.ddl().await;
     let catalog = engine.catalog();
     let caller = privileges::role(&catalog, &run.scope.caller.role)?;
-    let owns_public =
-        catalog.schema(DEFAULT_SCHEMA).is_some_and(|p| privileges::owns(&catalog, &caller.name, p.owner));
+    let owns_public = catalog
+        .schema(DEFAULT_SCHEMA)
+        .is_some_and(|p| privileges::owns(&catalog, &caller.name, p.owner));
     if !owns_public {
         privileges::check_superuser(&catalog, &caller.name, "create secrets")?;
     }
@@ -51,6 +52,7 @@ pub async fn execute(run: &Run, s: &CreateSecret) -> Result<Outcome> {
         version: 0,
     };
     engine.commit(vec![Change::PutSecret(secret)]).await?;
-    run.session()?.with_transaction(|t| t.note_write("CREATE SECRET"));
+    run.session()?
+        .with_transaction(|t| t.note_write("CREATE SECRET"));
     Outcome::command("CREATE SECRET")
 }

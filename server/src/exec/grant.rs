@@ -10,8 +10,8 @@ use catalog::{Change, Grant, ObjectKind, Oid, Privilege, Snapshot};
 use datafusion::sql::sqlparser::ast::ObjectName;
 
 use super::{Outcome, Run};
-use crate::dialect::{Grant as Statement, GrantTarget};
 use crate::dialect::words::parts;
+use crate::dialect::{Grant as Statement, GrantTarget};
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 
@@ -28,7 +28,7 @@ struct Object {
 }
 
 /// Gives or takes back.
-pub async fn execute(run: &Run, s: &Statement) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &Statement) -> Result<Outcome> {
     let tag = if s.revoke { "REVOKE" } else { "GRANT" };
     if s.privileges.iter().any(|(_, columns)| !columns.is_empty()) {
         return Err(Error::unsupported(
@@ -97,7 +97,7 @@ fn on_objects(run: &Run, catalog: &Snapshot, s: &Statement) -> Result<Vec<Change
                     grant_option: s.grant_option,
                 };
                 match s.revoke {
-                    true => revoke(catalog, object, &right, grant, &mut changes)?,
+                    true => revoke(catalog, object, &right, &grant, &mut changes)?,
                     false => give(catalog, grant, &mut changes),
                 }
             }
@@ -134,14 +134,22 @@ fn objects(
                 let names = parts(name);
                 let (schema, name) = run.scope.split_name(&names)?;
                 let found = catalog.relation(&schema, &name);
-                out.push(relation(found.ok_or_else(|| Error::undefined_table(&names.join(".")))?));
+                out.push(relation(
+                    found.ok_or_else(|| Error::undefined_table(&names.join(".")))?,
+                ));
             }
             RELATION
         }
         GrantTarget::AllTablesInSchemas(names) => {
             for name in names {
                 let schema = schema(catalog, &alone(name, "schema")?)?.oid;
-                out.extend(catalog.relations.iter().filter(|r| r.schema == schema).map(relation));
+                out.extend(
+                    catalog
+                        .relations
+                        .iter()
+                        .filter(|r| r.schema == schema)
+                        .map(relation),
+                );
             }
             RELATION
         }
@@ -149,25 +157,44 @@ fn objects(
             for name in names {
                 let found = schema(catalog, &alone(name, "schema")?)?;
                 let (oid, owner, name) = (found.oid, found.owner, found.name.clone());
-                out.push(Object { kind: ObjectKind::Schema, oid, owner, name });
+                out.push(Object {
+                    kind: ObjectKind::Schema,
+                    oid,
+                    owner,
+                    name,
+                });
             }
             SCHEMA
         }
         GrantTarget::Models(names) => {
             for name in names {
                 let name = alone(name, "model")?;
-                let found = catalog.model(&name).ok_or_else(|| missing("model", &name))?;
+                let found = catalog
+                    .model(&name)
+                    .ok_or_else(|| missing("model", &name))?;
                 let (oid, owner) = (found.oid, found.owner);
-                out.push(Object { kind: ObjectKind::Model, oid, owner, name });
+                out.push(Object {
+                    kind: ObjectKind::Model,
+                    oid,
+                    owner,
+                    name,
+                });
             }
             USAGE
         }
         GrantTarget::Secrets(names) => {
             for name in names {
                 let name = alone(name, "secret")?;
-                let found = catalog.secret(&name).ok_or_else(|| missing("secret", &name))?;
+                let found = catalog
+                    .secret(&name)
+                    .ok_or_else(|| missing("secret", &name))?;
                 let (oid, owner) = (found.oid, found.owner);
-                out.push(Object { kind: ObjectKind::Secret, oid, owner, name });
+                out.push(Object {
+                    kind: ObjectKind::Secret,
+                    oid,
+                    owner,
+                    name,
+                });
             }
             USAGE
         }
@@ -189,12 +216,18 @@ fn alone(name: &ObjectName, kind: &str) -> Result<String> {
 
 fn schema<'a>(catalog: &'a Snapshot, name: &str) -> Result<&'a catalog::Schema> {
     catalog.schema(name).ok_or_else(|| {
-        Error::refused(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist"))
+        Error::refused(
+            SqlState::INVALID_SCHEMA_NAME,
+            format!("schema \"{name}\" does not exist"),
+        )
     })
 }
 
 fn missing(kind: &str, name: &str) -> Error {
-    Error::refused(SqlState::UNDEFINED_OBJECT, format!("{kind} \"{name}\" does not exist"))
+    Error::refused(
+        SqlState::UNDEFINED_OBJECT,
+        format!("{kind} \"{name}\" does not exist"),
+    )
 }
 
 /// The privileges a statement names.
@@ -247,9 +280,10 @@ fn privilege(word: &str) -> Result<Privilege> {
 
 fn unfit(word: &str, target: &GrantTarget) -> Error {
     let (kind, hint) = match target {
-        GrantTarget::Tables(_) | GrantTarget::AllTablesInSchemas(_) => {
-            ("table", "tables and views have SELECT, INSERT, UPDATE, DELETE and TRUNCATE")
-        }
+        GrantTarget::Tables(_) | GrantTarget::AllTablesInSchemas(_) => (
+            "table",
+            "tables and views have SELECT, INSERT, UPDATE, DELETE and TRUNCATE",
+        ),
         GrantTarget::Schemas(_) => ("schema", "schemas have USAGE and CREATE"),
         GrantTarget::Models(_) => ("model", "models have USAGE"),
         GrantTarget::Secrets(_) => ("secret", "secrets have USAGE"),
@@ -273,7 +307,10 @@ struct Right {
 
 fn right(catalog: &Snapshot, role: &str, object: &Object, privilege: Privilege) -> Result<Right> {
     if privileges::owns(catalog, role, object.owner) {
-        return Ok(Right { owner: true, grantor: object.owner });
+        return Ok(Right {
+            owner: true,
+            grantor: object.owner,
+        });
     }
     let denied = || {
         let kind = match object.kind {
@@ -289,7 +326,10 @@ fn right(catalog: &Snapshot, role: &str, object: &Object, privilege: Privilege) 
             && g.grantee.is_some_and(|grantee| all.contains(&grantee))
     });
     let grantor = held.and_then(|g| g.grantee).ok_or_else(denied)?;
-    Ok(Right { owner: false, grantor })
+    Ok(Right {
+        owner: false,
+        grantor,
+    })
 }
 
 fn same_privilege(grant: &Grant, object: &Object, privilege: Privilege) -> bool {
@@ -326,10 +366,12 @@ fn revoke(
     catalog: &Snapshot,
     object: &Object,
     right: &Right,
-    wanted: Grant,
+    wanted: &Grant,
     changes: &mut Vec<Change>,
 ) -> Result<()> {
-    let Some(held) = held(catalog, &wanted) else { return Ok(()) };
+    let Some(held) = held(catalog, wanted) else {
+        return Ok(());
+    };
     if !right.owner && held.grantor != right.grantor {
         return Err(Error::denied("grants of others on", &object.name));
     }
@@ -344,18 +386,26 @@ fn revoke(
         )
         .with_hint("revoke what the role has granted on first"));
     }
+    if wanted.grant_option && !held.grant_option {
+        return Ok(());
+    }
     changes.push(Change::RemoveGrant(held.clone()));
-    if wanted.grant_option && held.grant_option {
-        changes.push(Change::AddGrant(Grant { grant_option: false, ..held.clone() }));
-    } else if wanted.grant_option {
-        changes.pop();
+    if wanted.grant_option {
+        changes.push(Change::AddGrant(Grant {
+            grant_option: false,
+            ..held.clone()
+        }));
     }
     Ok(())
 }
 
 /// `GRANT group, … TO role, …` and its `REVOKE`.
 fn membership(run: &Run, catalog: &Snapshot, s: &Statement) -> Result<Vec<Change>> {
-    privileges::check_superuser(catalog, &run.scope.caller.role, "change the members of roles")?;
+    privileges::check_superuser(
+        catalog,
+        &run.scope.caller.role,
+        "change the members of roles",
+    )?;
     if s.grant_option {
         return Err(Error::refused(
             SqlState::INVALID_GRANT_OPERATION,
@@ -364,7 +414,10 @@ fn membership(run: &Run, catalog: &Snapshot, s: &Statement) -> Result<Vec<Change
         .with_hint("superusers change the members of roles"));
     }
     // grants of one statement see each other: only roles matter here
-    let mut draft = Snapshot { roles: catalog.roles.clone(), ..Snapshot::default() };
+    let mut draft = Snapshot {
+        roles: catalog.roles.clone(),
+        ..Snapshot::default()
+    };
     let mut changed = BTreeSet::new();
     for (group_name, _) in &s.privileges {
         let group = privileges::role(catalog, group_name)?.oid;
@@ -373,7 +426,9 @@ fn membership(run: &Run, catalog: &Snapshot, s: &Statement) -> Result<Vec<Change
             if !s.revoke && privileges::inherited(&draft, group).contains(&member) {
                 return Err(circle(group_name, member_name));
             }
-            let Some(role) = draft.roles.iter_mut().find(|r| r.oid == member) else { continue };
+            let Some(role) = draft.roles.iter_mut().find(|r| r.oid == member) else {
+                continue;
+            };
             let is_member = role.member_of.contains(&group);
             if is_member != s.revoke {
                 continue;

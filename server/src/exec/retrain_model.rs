@@ -10,12 +10,15 @@ use crate::dialect::RetrainModel;
 use crate::error::{Error, Result, SqlState};
 
 /// Trains the next version.
-pub async fn execute(run: &Run, s: &RetrainModel) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &RetrainModel) -> Result<Outcome> {
     let name = model_name(&s.name)?;
     let caller = &run.scope.caller.role;
     let model = alter_model::owned(&run.scope.catalog, caller, &name)?;
     let Some(current) = run.scope.catalog.model_version(model.oid, model.current) else {
-        return Err(Error::Internal(format!("model \"{name}\" has no version {}", model.current)));
+        return Err(Error::Internal(format!(
+            "model \"{name}\" has no version {}",
+            model.current
+        )));
     };
     let recipe = Recipe {
         kind: model.kind.clone(),
@@ -36,7 +39,16 @@ pub async fn execute(run: &Run, s: &RetrainModel) -> Result<Outcome> {
         )
         .with_hint("run RETRAIN MODEL again"));
     }
-    engine.commit(changes(&catalog, now.clone(), recipe, learned, "RETRAIN MODEL")).await?;
-    run.session()?.with_transaction(|t| t.note_write("RETRAIN MODEL"));
+    engine
+        .commit(changes(
+            &catalog,
+            now.clone(),
+            recipe,
+            learned,
+            "RETRAIN MODEL",
+        ))
+        .await?;
+    run.session()?
+        .with_transaction(|t| t.note_write("RETRAIN MODEL"));
     Outcome::command("RETRAIN MODEL")
 }

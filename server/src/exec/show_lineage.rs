@@ -11,8 +11,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use catalog::{LineageEdge, LineageKind, ObjectKind, Oid, Privilege, Snapshot};
 
 use super::{Outcome, Run, rows};
-use crate::dialect::{LineageDirection, ShowLineage};
 use crate::dialect::words::parts;
+use crate::dialect::{LineageDirection, ShowLineage};
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 
@@ -20,7 +20,7 @@ use crate::governance::privileges;
 const ALL: &str = "*";
 
 /// Columns of the answer.
-pub fn schema() -> SchemaRef {
+pub(super) fn schema() -> SchemaRef {
     let text = |name: &str| Field::new(name, DataType::Utf8, false);
     Arc::new(Schema::new(vec![
         text("object"),
@@ -34,7 +34,7 @@ pub fn schema() -> SchemaRef {
 }
 
 /// Answers with one row per edge, nearest first.
-pub async fn execute(run: &Run, s: &ShowLineage) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &ShowLineage) -> Result<Outcome> {
     let start = start(run, s)?;
     let edges = run.scope.engine.store.lineage().await?;
     let catalog = &run.scope.catalog;
@@ -86,9 +86,12 @@ fn may_see(catalog: &Snapshot, role: &str, oid: Oid) -> bool {
         return privileges::check_relation(catalog, role, relation, Privilege::Select).is_ok();
     }
     match catalog.models.iter().find(|m| m.oid == oid) {
-        Some(m) => {
-            privileges::allowed(catalog, role, (ObjectKind::Model, m.oid, m.owner), Privilege::Usage)
-        }
+        Some(m) => privileges::allowed(
+            catalog,
+            role,
+            (ObjectKind::Model, m.oid, m.owner),
+            Privilege::Usage,
+        ),
         None => privileges::check_superuser(catalog, role, "see lineage").is_ok(),
     }
 }
@@ -102,7 +105,9 @@ fn walk<'a>(
 ) -> Vec<(&'a LineageEdge, i64)> {
     let ends = |e: &'a LineageEdge| match direction {
         LineageDirection::Upstream => ((e.target, &e.target_column), (e.source, &e.source_column)),
-        LineageDirection::Downstream => ((e.source, &e.source_column), (e.target, &e.target_column)),
+        LineageDirection::Downstream => {
+            ((e.source, &e.source_column), (e.target, &e.target_column))
+        }
     };
     let mut seen: HashSet<(Oid, String)> = HashSet::from([(start, column.clone())]);
     let mut shown: HashSet<&LineageEdge> = HashSet::new();
@@ -128,7 +133,12 @@ fn walk<'a>(
 
 fn batch(catalog: &Snapshot, walked: &[(&LineageEdge, i64)]) -> Result<RecordBatch> {
     let text = |value: &dyn Fn(&LineageEdge) -> String| -> ArrayRef {
-        Arc::new(walked.iter().map(|(e, _)| Some(value(e))).collect::<StringArray>())
+        Arc::new(
+            walked
+                .iter()
+                .map(|(e, _)| Some(value(e)))
+                .collect::<StringArray>(),
+        )
     };
     let depth: Int64Array = walked.iter().map(|(_, depth)| Some(*depth)).collect();
     let columns: Vec<ArrayRef> = vec![

@@ -15,7 +15,7 @@ use crate::governance::privileges;
 const PAGE: i64 = 1000;
 
 /// Columns of the answer.
-pub fn schema() -> SchemaRef {
+pub(super) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("rows", DataType::Int64, false),
         Field::new("valid", DataType::Boolean, false),
@@ -24,7 +24,7 @@ pub fn schema() -> SchemaRef {
 }
 
 /// Answers with one row: how many rows were read, whether they are what was written, and where not.
-pub async fn execute(run: &Run) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run) -> Result<Outcome> {
     let scope = &run.scope;
     privileges::check_superuser(&scope.catalog, &scope.caller.role, "verify the audit log")?;
     let mut last: Option<AuditRow> = None;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use datafusion::common::{JoinType, TableReference};
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, Join, LogicalPlan, RecursiveQuery, SubqueryAlias, TableScan, Unnest, Window,
+    Aggregate, Distinct, Expr, Join, LogicalPlan, RecursiveQuery, SubqueryAlias, TableScan, Unnest,
+    Window,
 };
 
 use super::{Flow, Scope, Sources, Tracer, union};
@@ -32,7 +33,9 @@ impl Tracer {
             LogicalPlan::RecursiveQuery(query) => self.recursive_query(query),
             LogicalPlan::SubqueryAlias(alias) => match alias.alias {
                 TableReference::Full { .. } => view(alias),
-                TableReference::Bare { .. } | TableReference::Partial { .. } => self.plan(&alias.input),
+                TableReference::Bare { .. } | TableReference::Partial { .. } => {
+                    self.plan(&alias.input)
+                }
             },
             LogicalPlan::Subquery(subquery) => self.plan(&subquery.subquery),
             LogicalPlan::Filter(_)
@@ -278,7 +281,9 @@ fn merge(flow: &mut Flow, one: Flow) {
 fn view(alias: &SubqueryAlias) -> Flow {
     let fields = alias.schema.fields().iter();
     Flow {
-        columns: fields.map(|f| Sources::from([(alias.alias.clone(), f.name().clone())])).collect(),
+        columns: fields
+            .map(|f| Sources::from([(alias.alias.clone(), f.name().clone())]))
+            .collect(),
         indirect: Sources::new(),
         tables: BTreeSet::from([alias.alias.clone()]),
     }
