@@ -11,7 +11,10 @@ use crate::error::{Error, Result, SqlState};
 /// The longest `varchar(n)`, as in PostgreSQL.
 const MAX_LENGTH: u64 = 10_485_760;
 /// `numeric` without digits: PostgreSQL's has no bound, Delta's has 38 digits.
-const BARE_NUMERIC: SqlType = SqlType::Numeric { precision: 38, scale: 10 };
+const BARE_NUMERIC: SqlType = SqlType::Numeric {
+    precision: 38,
+    scale: 10,
+};
 
 /// The type of a column.
 ///
@@ -59,7 +62,10 @@ pub fn sql_type(written: &DataType) -> Result<SqlType> {
                 false => SqlType::Timestamp,
             }
         }
-        DataType::Interval { fields: None, precision: None } => SqlType::Interval,
+        DataType::Interval {
+            fields: None,
+            precision: None,
+        } => SqlType::Interval,
         DataType::Uuid => SqlType::Uuid,
         DataType::JSON => SqlType::Json,
         DataType::JSONB => SqlType::Jsonb,
@@ -119,14 +125,20 @@ fn numeric(size: &ExactNumberInfo) -> Result<SqlType> {
 fn varchar(length: Option<&CharacterLength>) -> Result<SqlType> {
     match length {
         None => Ok(SqlType::Text),
-        Some(CharacterLength::IntegerLength { length: 1..=MAX_LENGTH, unit: Some(_) })
+        Some(CharacterLength::IntegerLength {
+            length: 1..=MAX_LENGTH,
+            unit: Some(_),
+        })
         | Some(CharacterLength::Max) => Err(Error::unsupported(
             "this form of varchar is not supported",
             "use varchar(n) or text",
         )),
         Some(CharacterLength::IntegerLength { length, .. }) => match u32::try_from(*length) {
             Ok(n) if (1..=MAX_LENGTH).contains(length) => Ok(SqlType::Varchar(n)),
-            _ => Err(out_of_range("varchar", "give it 1 to 10485760 characters, or use text")),
+            _ => Err(out_of_range(
+                "varchar",
+                "give it 1 to 10485760 characters, or use text",
+            )),
         },
     }
 }
@@ -162,9 +174,10 @@ fn custom(name: &str, arguments: &[String]) -> Error {
         "money" | "xml" | "inet" | "cidr" | "macaddr" | "tsvector" | "hstore" | "oid" | "name" => {
             Error::unsupported(format!("type {name} is not supported"), "store it as text")
         }
-        _ if arguments.is_empty() => {
-            Error::refused(SqlState::UNDEFINED_OBJECT, format!("type \"{name}\" does not exist"))
-        }
+        _ if arguments.is_empty() => Error::refused(
+            SqlState::UNDEFINED_OBJECT,
+            format!("type \"{name}\" does not exist"),
+        ),
         _ => Error::refused(
             SqlState::UNDEFINED_OBJECT,
             format!("type \"{name}({})\" does not exist", arguments.join(", ")),

@@ -29,7 +29,9 @@ pub fn view_query_text(statement: &str) -> Result<&str> {
             _ => {}
         }
     }
-    Err(Error::Internal("a view's statement has no query".to_owned()))
+    Err(Error::Internal(
+        "a view's statement has no query".to_owned(),
+    ))
 }
 
 #[cfg(test)]
@@ -38,7 +40,8 @@ mod tests {
 
     #[test]
     fn the_query_keeps_its_spelling() {
-        let text = "create or replace VIEW \"as\".v (a, \"as\") /* as */ AS\n  SELECT 1 AS  a, (2) -- two";
+        let text =
+            "create or replace VIEW \"as\".v (a, \"as\") /* as */ AS\n  SELECT 1 AS  a, (2) -- two";
         assert_eq!(view_query_text(text).unwrap(), "SELECT 1 AS  a, (2) -- two");
     }
 }

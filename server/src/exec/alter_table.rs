@@ -25,7 +25,11 @@ const KNOWN: &str = "ALTER TABLE knows RENAME TO, OWNER TO and SET (flush_interv
 /// Runs the statement.
 pub async fn execute(run: &Run, s: &AlterTable) -> Result<Outcome> {
     clause(s.only, "ONLY", "leave it out")?;
-    clause(s.location.is_some(), "SET LOCATION", "create a table and copy the rows")?;
+    clause(
+        s.location.is_some(),
+        "SET LOCATION",
+        "create a table and copy the rows",
+    )?;
     clause(s.on_cluster.is_some(), "ON CLUSTER", "leave it out")?;
     clause(s.table_type.is_some(), "this form of ALTER TABLE", KNOWN)?;
     let [operation] = s.operations.as_slice() else {
@@ -80,23 +84,37 @@ fn own<'a>(scope: &Scope, catalog: &'a Snapshot, oid: Oid) -> Result<&'a Relatio
 
 async fn rename(scope: &Arc<Scope>, oid: Oid, name: &ObjectName) -> Result<()> {
     let [name] = parts(name).try_into().map_err(|_| {
-        Error::refused(SqlState::SYNTAX_ERROR, "the new name of a table has no schema")
+        Error::refused(
+            SqlState::SYNTAX_ERROR,
+            "the new name of a table has no schema",
+        )
     })?;
     let engine = &scope.engine;
     let _ddl = engine.ddl().await;
     let catalog = engine.catalog();
     let mut relation = own(scope, &catalog, oid)?.clone();
-    privileges::check_schema(&catalog, &scope.caller.role, relation.schema, Privilege::Create)?;
+    privileges::check_schema(
+        &catalog,
+        &scope.caller.role,
+        relation.schema,
+        Privilege::Create,
+    )?;
     // views keep their query as text: under the old name it would read nothing, or another table
     let readers = relations::readers(&catalog, &BTreeSet::from([oid]));
     if let Some(reader) = readers.iter().find_map(|o| catalog.relation_by_oid(*o)) {
         return Err(Error::refused(
             SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
-            format!("cannot rename \"{}\" because \"{}\" reads it", relation.name, reader.name),
+            format!(
+                "cannot rename \"{}\" because \"{}\" reads it",
+                relation.name, reader.name
+            ),
         )
         .with_hint("drop the views over it first and create them again after"));
     }
-    let taken = catalog.relations.iter().any(|r| r.schema == relation.schema && r.name == name);
+    let taken = catalog
+        .relations
+        .iter()
+        .any(|r| r.schema == relation.schema && r.name == name);
     if taken {
         return Err(Error::refused(
             SqlState::DUPLICATE_TABLE,
@@ -104,7 +122,10 @@ async fn rename(scope: &Arc<Scope>, oid: Oid, name: &ObjectName) -> Result<()> {
         ));
     }
     relation.name = name;
-    engine.commit(vec![Change::PutRelation(relation)]).await.map(drop)
+    engine
+        .commit(vec![Change::PutRelation(relation)])
+        .await
+        .map(drop)
 }
 
 async fn give(scope: &Arc<Scope>, oid: Oid, owner: &Owner) -> Result<()> {
@@ -129,5 +150,8 @@ async fn give(scope: &Arc<Scope>, oid: Oid, owner: &Owner) -> Result<()> {
         privileges::check_schema(&catalog, &name, relation.schema, Privilege::Create)?;
     }
     relation.owner = new.oid;
-    engine.commit(vec![Change::PutRelation(relation)]).await.map(drop)
+    engine
+        .commit(vec![Change::PutRelation(relation)])
+        .await
+        .map(drop)
 }

@@ -28,7 +28,10 @@ pub async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
             SqlState::WRONG_OBJECT_TYPE,
             format!("\"{}\" is not a streaming table", found.name),
         )
-        .with_hint(format!("a {} has no options to set", relations::kind_name(found.kind))));
+        .with_hint(format!(
+            "a {} has no options to set",
+            relations::kind_name(found.kind)
+        )));
     }
     let mut relation = found.clone();
     let mut interval = None;

@@ -47,7 +47,8 @@ pub async fn execute(run: &Run, s: &CreateMaterializedView) -> Result<Outcome> {
         source: analysis.source,
     });
 
-    let (scope, or_replace, if_not_exists) = (Arc::clone(&run.scope), s.or_replace, s.if_not_exists);
+    let (scope, or_replace, if_not_exists) =
+        (Arc::clone(&run.scope), s.or_replace, s.if_not_exists);
     let made = relations::to_its_end("create materialized view", async move {
         let engine = Arc::clone(&scope.engine);
         let _ddl = engine.ddl().await;
@@ -64,7 +65,13 @@ pub async fn execute(run: &Run, s: &CreateMaterializedView) -> Result<Outcome> {
         make_storage(&engine, &place, &mut view, views::state_schema(&analysis)).await?;
         let mut changes: Vec<Change> = old.iter().map(drop_change).collect();
         changes.push(Change::PutRelation(view.clone()));
-        changes.extend(relations::lineage(&scope, &plan, view.oid, &view.columns, TAG));
+        changes.extend(relations::lineage(
+            &scope,
+            &plan,
+            view.oid,
+            &view.columns,
+            TAG,
+        ));
         if let Err(e) = engine.commit(changes).await {
             relations::delete_storage(&engine, std::slice::from_ref(&view)).await;
             return Err(e);
@@ -87,7 +94,9 @@ async fn make_storage(
     schema: arrow::datatypes::SchemaRef,
 ) -> Result<()> {
     let Some(source) = view.materialized.as_ref().map(|m| m.source) else {
-        return Err(Error::Internal("a materialized view without a source".to_owned()));
+        return Err(Error::Internal(
+            "a materialized view without a source".to_owned(),
+        ));
     };
     view.oid = engine.allocate_oid().await?;
     let root = engine.location_for(&place.schema.name, &place.name, view.oid)?;
@@ -106,12 +115,18 @@ async fn make_storage(
 /// Stores what the source holds now. A query that fails over these rows makes no view: the error
 /// belongs to the statement. When the client leaves meanwhile, the background refresher goes on.
 async fn first_refresh(engine: &Arc<Engine>, view: &Relation) -> Result<()> {
-    let Some(kept) = &view.materialized else { return Ok(()) };
-    let Err(failed) = engine.refresher.refresh(view.oid, kept.source).await else { return Ok(()) };
+    let Some(kept) = &view.materialized else {
+        return Ok(());
+    };
+    let Err(failed) = engine.refresher.refresh(view.oid, kept.source).await else {
+        return Ok(());
+    };
     let (engine, oid) = (Arc::clone(engine), view.oid);
     relations::to_its_end("drop unfilled view", async move {
         let _ddl = engine.ddl().await;
-        let Some(now) = engine.catalog().relation_by_oid(oid).cloned() else { return Ok(()) };
+        let Some(now) = engine.catalog().relation_by_oid(oid).cloned() else {
+            return Ok(());
+        };
         engine.commit(vec![drop_change(&now)]).await?;
         relations::delete_storage(&engine, &[now]).await;
         Ok(())
@@ -121,7 +136,11 @@ async fn first_refresh(engine: &Arc<Engine>, view: &Relation) -> Result<()> {
 }
 
 fn drop_change(relation: &Relation) -> Change {
-    Change::Drop { kind: ObjectKind::Relation, oid: relation.oid, version: relation.version }
+    Change::Drop {
+        kind: ObjectKind::Relation,
+        oid: relation.oid,
+        version: relation.version,
+    }
 }
 
 fn replaceable(catalog: &Snapshot, role: &str, there: &Relation) -> Result<()> {
@@ -135,14 +154,21 @@ fn replaceable(catalog: &Snapshot, role: &str, there: &Relation) -> Result<()> {
 pub fn check_options(s: &CreateMaterializedView) -> Result<()> {
     const KNOWN: &str = "the options are refresh = 'auto', 'incremental' or 'strict', and \
                          on_source_change = 'fail'";
-    clause(s.or_replace && s.if_not_exists, "OR REPLACE with IF NOT EXISTS", "use one of them")?;
+    clause(
+        s.or_replace && s.if_not_exists,
+        "OR REPLACE with IF NOT EXISTS",
+        "use one of them",
+    )?;
     for (key, value) in &s.options {
         let folded = value.to_lowercase();
         let (there, later): (&[&str], &[&str]) = match key.as_str() {
             "refresh" => (&["auto", "incremental", "strict"], &["full"]),
             "on_source_change" => (&["fail"], &["ignore", "recompute"]),
             "schedule" | "retention" => {
-                return Err(Error::unsupported(format!("option \"{key}\" is not supported"), KNOWN));
+                return Err(Error::unsupported(
+                    format!("option \"{key}\" is not supported"),
+                    KNOWN,
+                ));
             }
             _ => {
                 let message = format!("unrecognized option \"{key}\"");

@@ -30,8 +30,16 @@ pub async fn execute(run: &Run, statement: &Statement) -> Result<Outcome> {
     };
     clause(with.is_some(), "WITH of a schema", "leave it out")?;
     clause(options.is_some(), "OPTIONS of a schema", "leave it out")?;
-    clause(default_collate_spec.is_some(), "DEFAULT COLLATE", "texts are ordered by their bytes")?;
-    clause(clone.is_some(), "CLONE", "create the schema and its tables anew")?;
+    clause(
+        default_collate_spec.is_some(),
+        "DEFAULT COLLATE",
+        "texts are ordered by their bytes",
+    )?;
+    clause(
+        clone.is_some(),
+        "CLONE",
+        "create the schema and its tables anew",
+    )?;
     let scope = &run.scope;
     privileges::check_superuser(&scope.catalog, &scope.caller.role, "create a schema")?;
     let (name, owner) = match schema_name {
@@ -73,7 +81,14 @@ async fn create(
         };
     }
     let oid = engine.allocate_oid().await?;
-    engine.commit(vec![Change::PutSchema(Schema { oid, name, owner, version: 0 })]).await?;
+    engine
+        .commit(vec![Change::PutSchema(Schema {
+            oid,
+            name,
+            owner,
+            version: 0,
+        })])
+        .await?;
     Ok(true)
 }
 
@@ -85,6 +100,9 @@ fn bare(name: &ObjectName) -> Result<String> {
             SqlState::INVALID_CATALOG_NAME,
             format!("database \"{database}\" does not exist"),
         )),
-        _ => Err(Error::refused(SqlState::SYNTAX_ERROR, "improper schema name")),
+        _ => Err(Error::refused(
+            SqlState::SYNTAX_ERROR,
+            "improper schema name",
+        )),
     }
 }

@@ -40,9 +40,17 @@ pub async fn execute(run: &Run, s: &CreateTable) -> Result<Outcome> {
 }
 
 fn refuse(s: &CreateTable) -> Result<()> {
-    clause(s.temporary, "CREATE TEMPORARY TABLE", "create an ordinary table and drop it when done")?;
+    clause(
+        s.temporary,
+        "CREATE TEMPORARY TABLE",
+        "create an ordinary table and drop it when done",
+    )?;
     if let Some(source) = &s.source {
-        clause(true, &format!("FROM {}", source.to_uppercase()), "send the rows with INSERT, COPY or HTTP")?;
+        clause(
+            true,
+            &format!("FROM {}", source.to_uppercase()),
+            "send the rows with INSERT, COPY or HTTP",
+        )?;
     }
     if s.query.is_none() {
         return Ok(());
@@ -74,7 +82,14 @@ async fn empty(run: &Run, s: &CreateTable, place: Place) -> Result<Outcome> {
     relation.checks = defined.checks;
     relation.partition_by = s.partitioned_by.clone();
     relation.options = s.options.clone();
-    make(&run.scope.engine, &place, relation, s.if_not_exists, Vec::new).await?;
+    make(
+        &run.scope.engine,
+        &place,
+        relation,
+        s.if_not_exists,
+        Vec::new,
+    )
+    .await?;
     relations::note_write(run, "CREATE TABLE")?;
     Outcome::command(super::command(&run.statement))
 }
@@ -98,7 +113,9 @@ async fn as_query(run: &Run, s: &CreateTable, place: Place, query: &Query) -> Re
     let columns = relation.columns.clone();
     let engine = &run.scope.engine;
     let made = make_with(engine, &place, relation, s.if_not_exists, changes).await?;
-    let Some(relation) = made else { return Outcome::command("CREATE TABLE AS") };
+    let Some(relation) = made else {
+        return Outcome::command("CREATE TABLE AS");
+    };
     if s.no_data {
         return relations::done(run, "CREATE TABLE AS");
     }
@@ -113,7 +130,10 @@ async fn as_query(run: &Run, s: &CreateTable, place: Place, query: &Query) -> Re
     };
     undo.forget();
     relations::note_write(run, "CREATE TABLE AS")?;
-    Ok(Outcome::Command { tag: format!("SELECT {rows}"), rows: Some(rows) })
+    Ok(Outcome::Command {
+        tag: format!("SELECT {rows}"),
+        rows: Some(rows),
+    })
 }
 
 /// The plan's columns under the names of the table's.
@@ -136,7 +156,10 @@ async fn fill(
 ) -> Result<u64> {
     let physical = state.create_physical_plan(&plan).await?;
     let batches = execute_stream(physical, state.task_ctx())?;
-    engine.stream.lake_append(relation.oid, batches.map(|b| b.map_err(Error::from))).await
+    engine
+        .stream
+        .lake_append(relation.oid, batches.map(|b| b.map_err(Error::from)))
+        .await
 }
 
 /// Makes storage and catalog entry; nothing is left of either when one fails.
@@ -164,12 +187,19 @@ async fn make_with(
         let _ddl = engine.ddl().await;
         let catalog = engine.catalog();
         if place.occupant(&catalog).is_some() {
-            return if if_not_exists { Ok(None) } else { Err(place.taken()) };
+            return if if_not_exists {
+                Ok(None)
+            } else {
+                Err(place.taken())
+            };
         }
         relation.oid = engine.allocate_oid().await?;
         let root = engine.location_for(&place.schema.name, &place.name, relation.oid)?;
         relation.location = Some(root.to_string());
-        engine.stream.create_table(table_spec(&catalog, &relation)?).await?;
+        engine
+            .stream
+            .create_table(table_spec(&catalog, &relation)?)
+            .await?;
         let mut all = vec![Change::PutRelation(relation.clone())];
         all.extend(changes(relation.oid));
         if let Err(e) = engine.commit(all).await {
@@ -189,7 +219,10 @@ struct Undo {
 
 impl Undo {
     fn new(engine: &Arc<Engine>, relation: Relation) -> Self {
-        Self { engine: Arc::clone(engine), relation: Some(relation) }
+        Self {
+            engine: Arc::clone(engine),
+            relation: Some(relation),
+        }
     }
 
     fn forget(mut self) {
@@ -208,7 +241,10 @@ impl Drop for Undo {
         if let Some(relation) = self.relation.take() {
             let engine = Arc::clone(&self.engine);
             // the handle is not needed: the task ends by itself
-            drop(crate::tasks::spawn("drop unfilled table", drop_again(engine, relation)));
+            drop(crate::tasks::spawn(
+                "drop unfilled table",
+                drop_again(engine, relation),
+            ));
         }
     }
 }
@@ -216,15 +252,25 @@ impl Drop for Undo {
 async fn drop_again(engine: Arc<Engine>, relation: Relation) {
     let _ddl = engine.ddl().await;
     // the catalog counts versions: it may have been renamed meanwhile
-    let Some(now) = engine.catalog().relation_by_oid(relation.oid).cloned() else { return };
+    let Some(now) = engine.catalog().relation_by_oid(relation.oid).cloned() else {
+        return;
+    };
     let (kind, oid, version) = (catalog::ObjectKind::Relation, now.oid, now.version);
-    match engine.commit(vec![Change::Drop { kind, oid, version }]).await {
+    match engine
+        .commit(vec![Change::Drop { kind, oid, version }])
+        .await
+    {
         Ok(_) => relations::delete_storage(&engine, &[now]).await,
-        Err(e) => tracing::warn!(table = %now.name, error = %e, "cannot drop a table that has no rows"),
+        Err(e) => {
+            tracing::warn!(table = %now.name, error = %e, "cannot drop a table that has no rows")
+        }
     }
 }
 
 /// 42703 of a column that a clause names.
 fn no_column(name: &str) -> Error {
-    Error::refused(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist"))
+    Error::refused(
+        SqlState::UNDEFINED_COLUMN,
+        format!("column \"{name}\" does not exist"),
+    )
 }

@@ -20,7 +20,11 @@ const TAG: &str = "CREATE VIEW";
 /// Runs the statement.
 pub async fn execute(run: &Run, s: &ast::CreateView) -> Result<Outcome> {
     refuse(s)?;
-    let names = s.columns.iter().map(column_name).collect::<Result<Vec<_>>>()?;
+    let names = s
+        .columns
+        .iter()
+        .map(column_name)
+        .collect::<Result<Vec<_>>>()?;
     let place = relations::place(&run.scope, &s.name)?;
     if let Some(there) = place.occupant(&run.scope.catalog) {
         match (s.or_replace, s.if_not_exists) {
@@ -39,7 +43,8 @@ pub async fn execute(run: &Run, s: &ast::CreateView) -> Result<Outcome> {
     view.query = Some(text);
     view.depends_on = depends_on;
 
-    let (scope, or_replace, if_not_exists) = (Arc::clone(&run.scope), s.or_replace, s.if_not_exists);
+    let (scope, or_replace, if_not_exists) =
+        (Arc::clone(&run.scope), s.or_replace, s.if_not_exists);
     relations::to_its_end("create view", async move {
         let engine = &scope.engine;
         let _ddl = engine.ddl().await;
@@ -60,7 +65,13 @@ pub async fn execute(run: &Run, s: &ast::CreateView) -> Result<Outcome> {
             Some(_) => return Err(place.taken()),
         }
         changes.push(Change::PutRelation(view.clone()));
-        changes.extend(relations::lineage(&scope, &plan, view.oid, &view.columns, TAG));
+        changes.extend(relations::lineage(
+            &scope,
+            &plan,
+            view.oid,
+            &view.columns,
+            TAG,
+        ));
         engine.commit(changes).await.map(drop)
     })
     .await?;
@@ -87,28 +98,76 @@ fn refuse(s: &ast::CreateView) -> Result<()> {
         to,
         params,
     } = s;
-    clause(*or_alter, "CREATE OR ALTER VIEW", "use CREATE OR REPLACE VIEW")?;
-    clause(*materialized, "this form of CREATE MATERIALIZED VIEW", "write CREATE MATERIALIZED VIEW v AS …")?;
-    clause(*secure, "SECURE", "leave it out: a view reads with its owner's rights")?;
-    clause(*name_before_not_exists, "IF NOT EXISTS after the name", "write it before the name")?;
-    clause(*or_replace && *if_not_exists, "OR REPLACE with IF NOT EXISTS", "use one of them")?;
+    clause(
+        *or_alter,
+        "CREATE OR ALTER VIEW",
+        "use CREATE OR REPLACE VIEW",
+    )?;
+    clause(
+        *materialized,
+        "this form of CREATE MATERIALIZED VIEW",
+        "write CREATE MATERIALIZED VIEW v AS …",
+    )?;
+    clause(
+        *secure,
+        "SECURE",
+        "leave it out: a view reads with its owner's rights",
+    )?;
+    clause(
+        *name_before_not_exists,
+        "IF NOT EXISTS after the name",
+        "write it before the name",
+    )?;
+    clause(
+        *or_replace && *if_not_exists,
+        "OR REPLACE with IF NOT EXISTS",
+        "use one of them",
+    )?;
     clause(
         !matches!(options, CreateTableOptions::None),
         "WITH (…) of a view",
         "leave it out: a view has no options",
     )?;
     clause(!cluster_by.is_empty(), "CLUSTER BY", "leave it out")?;
-    clause(comment.is_some(), "COMMENT in CREATE VIEW", "use COMMENT ON VIEW")?;
-    clause(*with_no_schema_binding, "WITH NO SCHEMA BINDING", "leave it out")?;
-    clause(*temporary, "CREATE TEMPORARY VIEW", "use a WITH clause, or an ordinary view")?;
-    clause(*copy_grants, "COPY GRANTS", "leave it out: OR REPLACE keeps the grants")?;
+    clause(
+        comment.is_some(),
+        "COMMENT in CREATE VIEW",
+        "use COMMENT ON VIEW",
+    )?;
+    clause(
+        *with_no_schema_binding,
+        "WITH NO SCHEMA BINDING",
+        "leave it out",
+    )?;
+    clause(
+        *temporary,
+        "CREATE TEMPORARY VIEW",
+        "use a WITH clause, or an ordinary view",
+    )?;
+    clause(
+        *copy_grants,
+        "COPY GRANTS",
+        "leave it out: OR REPLACE keeps the grants",
+    )?;
     clause(to.is_some(), "TO", "leave it out")?;
-    clause(params.is_some(), "ALGORITHM, DEFINER and SQL SECURITY", "leave them out")
+    clause(
+        params.is_some(),
+        "ALGORITHM, DEFINER and SQL SECURITY",
+        "leave them out",
+    )
 }
 
 fn column_name(column: &ViewColumnDef) -> Result<String> {
-    clause(column.data_type.is_some(), "a column type in a view", "cast in the query")?;
-    clause(column.options.is_some(), "a column option in a view", "leave it out")?;
+    clause(
+        column.data_type.is_some(),
+        "a column type in a view",
+        "cast in the query",
+    )?;
+    clause(
+        column.options.is_some(),
+        "a column option in a view",
+        "leave it out",
+    )?;
     Ok(fold(&column.name))
 }
 
@@ -128,9 +187,15 @@ fn replaceable(catalog: &Snapshot, role: &str, there: &Relation) -> Result<()> {
         None => Ok(()),
         Some(kept) => Err(Error::refused(
             SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
-            format!("cannot replace view \"{}\": materialized view \"{}\" keeps its rows", there.name, kept.name),
+            format!(
+                "cannot replace view \"{}\": materialized view \"{}\" keeps its rows",
+                there.name, kept.name
+            ),
         )
-        .with_hint(format!("drop materialized view \"{}\" first and create it again after", kept.name))),
+        .with_hint(format!(
+            "drop materialized view \"{}\" first and create it again after",
+            kept.name
+        ))),
     }
 }
 
@@ -139,14 +204,25 @@ fn no_cycle(catalog: &Snapshot, view: &Relation) -> Result<()> {
     let mut all: BTreeSet<Oid> = view.depends_on.iter().copied().collect();
     let mut open: Vec<Oid> = view.depends_on.clone();
     while let Some(oid) = open.pop() {
-        let Some(relation) = catalog.relation_by_oid(oid) else { continue };
-        open.extend(relation.depends_on.iter().copied().filter(|d| all.insert(*d)));
+        let Some(relation) = catalog.relation_by_oid(oid) else {
+            continue;
+        };
+        open.extend(
+            relation
+                .depends_on
+                .iter()
+                .copied()
+                .filter(|d| all.insert(*d)),
+        );
     }
     match all.contains(&view.oid) {
         false => Ok(()),
         true => Err(Error::refused(
             SqlState("42P17"),
-            format!("infinite recursion detected in rules for relation \"{}\"", view.name),
+            format!(
+                "infinite recursion detected in rules for relation \"{}\"",
+                view.name
+            ),
         )),
     }
 }

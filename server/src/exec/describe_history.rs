@@ -50,7 +50,9 @@ fn batch(commits: &[CommitRecord]) -> Result<RecordBatch> {
         Arc::new(commits.iter().map(pick).collect::<Int64Array>())
     };
     let json = |pick: fn(&CommitRecord) -> &BTreeMap<String, String>| -> ArrayRef {
-        let texts = commits.iter().map(|c| serde_json::json!(pick(c)).to_string());
+        let texts = commits
+            .iter()
+            .map(|c| serde_json::json!(pick(c)).to_string());
         Arc::new(StringArray::from_iter_values(texts))
     };
     let times = TimestampMicrosecondArray::from_iter_values(commits.iter().map(|c| c.at_micros));

@@ -86,12 +86,24 @@ fn change(kind: ObjectKind, oid: Oid, version: i64) -> Change {
 fn readers_first(catalog: &Snapshot, mut oids: BTreeSet<Oid>) -> Vec<Relation> {
     let mut ordered = Vec::with_capacity(oids.len());
     while !oids.is_empty() {
-        let all: Vec<&Relation> = oids.iter().filter_map(|o| catalog.relation_by_oid(*o)).collect();
-        let read: BTreeSet<Oid> = all.iter().flat_map(|r| r.depends_on.iter().copied()).collect();
-        let free: Vec<&Relation> = all.iter().copied().filter(|r| !read.contains(&r.oid)).collect();
+        let all: Vec<&Relation> = oids
+            .iter()
+            .filter_map(|o| catalog.relation_by_oid(*o))
+            .collect();
+        let read: BTreeSet<Oid> = all
+            .iter()
+            .flat_map(|r| r.depends_on.iter().copied())
+            .collect();
+        let free: Vec<&Relation> = all
+            .iter()
+            .copied()
+            .filter(|r| !read.contains(&r.oid))
+            .collect();
         // no view reads itself, so there is always one; if not, the catalog says so
         let next = if free.is_empty() { all } else { free };
-        oids.retain(|oid| next.iter().all(|r| r.oid != *oid) && catalog.relation_by_oid(*oid).is_some());
+        oids.retain(|oid| {
+            next.iter().all(|r| r.oid != *oid) && catalog.relation_by_oid(*oid).is_some()
+        });
         ordered.extend(next.into_iter().cloned());
     }
     ordered
@@ -100,7 +112,10 @@ fn readers_first(catalog: &Snapshot, mut oids: BTreeSet<Oid>) -> Vec<Relation> {
 fn missing(s: &DropObject, state: SqlState, kind: &str, name: &str) -> Result<()> {
     match s.if_exists {
         true => Ok(()),
-        false => Err(Error::refused(state, format!("{kind} \"{name}\" does not exist"))),
+        false => Err(Error::refused(
+            state,
+            format!("{kind} \"{name}\" does not exist"),
+        )),
     }
 }
 
@@ -154,7 +169,13 @@ fn single(name: &ObjectName, kind: &str) -> Result<String> {
     }
 }
 
-fn check_owner(scope: &Scope, catalog: &Snapshot, owner: Oid, kind: &str, name: &str) -> Result<()> {
+fn check_owner(
+    scope: &Scope,
+    catalog: &Snapshot,
+    owner: Oid,
+    kind: &str,
+    name: &str,
+) -> Result<()> {
     match privileges::owns(catalog, &scope.caller.role, owner) {
         true => Ok(()),
         false => Err(Error::refused(
@@ -181,7 +202,10 @@ fn schema(
         return missing(s, SqlState::INVALID_SCHEMA_NAME, "schema", &name).map(|()| None);
     };
     check_owner(scope, catalog, found.owner, "schema", &name)?;
-    Ok(Some((found.oid, change(ObjectKind::Schema, found.oid, found.version))))
+    Ok(Some((
+        found.oid,
+        change(ObjectKind::Schema, found.oid, found.version),
+    )))
 }
 
 fn model(
@@ -237,7 +261,10 @@ fn role(
         return missing(s, SqlState::UNDEFINED_OBJECT, "role", &name).map(|()| None);
     };
     if name == scope.caller.role || name == scope.caller.session_role {
-        return Err(Error::refused(SqlState::OBJECT_IN_USE, "current user cannot be dropped"));
+        return Err(Error::refused(
+            SqlState::OBJECT_IN_USE,
+            "current user cannot be dropped",
+        ));
     }
     Ok(Some(change(ObjectKind::Role, found.oid, found.version)))
 }

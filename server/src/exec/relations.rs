@@ -45,7 +45,10 @@ pub fn kind_name(kind: RelationKind) -> &'static str {
 
 /// True for relations that hold rows of their own.
 pub fn is_table(relation: &Relation) -> bool {
-    matches!(relation.kind, RelationKind::Table | RelationKind::StreamingTable)
+    matches!(
+        relation.kind,
+        RelationKind::Table | RelationKind::StreamingTable
+    )
 }
 
 /// The relation a name means.
@@ -58,7 +61,8 @@ pub fn find<'a>(scope: &'a Scope, name: &ObjectName) -> Result<&'a Relation> {
     if let Some(relation) = scope.catalog.relation(&schema, &bare) {
         return Ok(relation);
     }
-    let known = scope.catalog.schema(&schema).is_some() || system::SCHEMAS.contains(&schema.as_str());
+    let known =
+        scope.catalog.schema(&schema).is_some() || system::SCHEMAS.contains(&schema.as_str());
     match known {
         true => Err(Error::undefined_table(&written.join("."))),
         false => Err(no_schema(&schema)),
@@ -92,13 +96,19 @@ pub fn find_materialized<'a>(scope: &'a Scope, name: &ObjectName) -> Result<(&'a
 /// 42809: `"x" is not a table`.
 pub fn wrong_kind(relation: &Relation, wanted: &str) -> Error {
     let message = format!("\"{}\" is not {wanted}", relation.name);
-    Error::refused(SqlState::WRONG_OBJECT_TYPE, message)
-        .with_hint(format!("\"{}\" is a {}", relation.name, kind_name(relation.kind)))
+    Error::refused(SqlState::WRONG_OBJECT_TYPE, message).with_hint(format!(
+        "\"{}\" is a {}",
+        relation.name,
+        kind_name(relation.kind)
+    ))
 }
 
 /// 3F000.
 pub fn no_schema(name: &str) -> Error {
-    Error::refused(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist"))
+    Error::refused(
+        SqlState::INVALID_SCHEMA_NAME,
+        format!("schema \"{name}\" does not exist"),
+    )
 }
 
 /// Where a new relation goes.
@@ -121,10 +131,21 @@ pub fn place(scope: &Scope, name: &ObjectName) -> Result<Place> {
     if system::SCHEMAS.contains(&schema.as_str()) {
         return Err(Error::denied("schema", &schema).with_detail("system schemas take no objects"));
     }
-    let Some(found) = scope.catalog.schema(&schema) else { return Err(no_schema(&schema)) };
-    privileges::check_schema(&scope.catalog, &scope.caller.role, found.oid, Privilege::Create)?;
+    let Some(found) = scope.catalog.schema(&schema) else {
+        return Err(no_schema(&schema));
+    };
+    privileges::check_schema(
+        &scope.catalog,
+        &scope.caller.role,
+        found.oid,
+        Privilege::Create,
+    )?;
     let owner = privileges::role(&scope.catalog, &scope.caller.role)?.oid;
-    Ok(Place { schema: found.clone(), name, owner })
+    Ok(Place {
+        schema: found.clone(),
+        name,
+        owner,
+    })
 }
 
 impl Place {
@@ -230,7 +251,9 @@ pub fn no_parameters(plan: &LogicalPlan, what: &str) -> Result<()> {
             SqlState::UNDEFINED_PARAMETER,
             format!("there is no parameter {name}"),
         )
-        .with_hint(format!("the query of a {what} is kept and cannot have parameters"))),
+        .with_hint(format!(
+            "the query of a {what} is kept and cannot have parameters"
+        ))),
     }
 }
 
@@ -240,7 +263,9 @@ pub fn no_parameters(plan: &LogicalPlan, what: &str) -> Result<()> {
 /// 42601 for too many names, 42701 for one twice, 42P16 for no column at all.
 pub fn query_columns(
     query: &ast::Query,
-    schema: &DFSchema, names: &[String]) -> Result<Vec<Column>> {
+    schema: &DFSchema,
+    names: &[String],
+) -> Result<Vec<Column>> {
     let planned: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
     let own = query::output_names(query, &planned);
     if names.len() > own.len() {
@@ -249,7 +274,10 @@ pub fn query_columns(
             "more column names are given than the query has columns",
         ));
     }
-    let names = names.iter().cloned().chain(own.into_iter().skip(names.len()));
+    let names = names
+        .iter()
+        .cloned()
+        .chain(own.into_iter().skip(names.len()));
     let columns: Vec<Column> = names
         .zip(schema.fields())
         .map(|(name, field)| Column {
@@ -282,7 +310,10 @@ pub fn check_names(columns: &[Column]) -> Result<()> {
             ));
         }
         if column.name.is_empty() {
-            return Err(Error::refused(SqlState::INVALID_TABLE_DEFINITION, "a column needs a name"));
+            return Err(Error::refused(
+                SqlState::INVALID_TABLE_DEFINITION,
+                "a column needs a name",
+            ));
         }
     }
     Ok(())
@@ -293,7 +324,10 @@ pub fn check_reserved(columns: &[Column]) -> Result<()> {
     match columns.iter().any(|c| c.name == types::LSN) {
         true => Err(Error::refused(
             SqlState::INVALID_TABLE_DEFINITION,
-            format!("column name \"{}\" is reserved for the position in the log", types::LSN),
+            format!(
+                "column name \"{}\" is reserved for the position in the log",
+                types::LSN
+            ),
         )
         .with_hint("give the column another name")),
         false => Ok(()),

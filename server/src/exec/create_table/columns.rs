@@ -29,8 +29,14 @@ pub(super) fn define(
     constraints: &[TableConstraint],
     table: &str,
 ) -> Result<Defined> {
-    let mut checks = Checks { table, all: BTreeMap::new() };
-    let columns = columns.iter().map(|c| column(c, &mut checks)).collect::<Result<Vec<_>>>()?;
+    let mut checks = Checks {
+        table,
+        all: BTreeMap::new(),
+    };
+    let columns = columns
+        .iter()
+        .map(|c| column(c, &mut checks))
+        .collect::<Result<Vec<_>>>()?;
     for constraint in constraints {
         match constraint {
             TableConstraint::Check(check) => checks.add(check, None)?,
@@ -40,7 +46,10 @@ pub(super) fn define(
             other => clause(true, &format!("\"{other}\""), "use NOT NULL and CHECK")?,
         }
     }
-    Ok(Defined { columns, checks: checks.all })
+    Ok(Defined {
+        columns,
+        checks: checks.all,
+    })
 }
 
 fn column(written: &ColumnDef, checks: &mut Checks<'_>) -> Result<Column> {
@@ -73,7 +82,11 @@ fn column(written: &ColumnDef, checks: &mut Checks<'_>) -> Result<Column> {
                 generated_keyword: _,
             } => {
                 let stored = matches!(generation_expr_mode, Some(GeneratedExpressionMode::Stored));
-                clause(!stored, "a generated column that is not STORED", "write STORED after it")?;
+                clause(
+                    !stored,
+                    "a generated column that is not STORED",
+                    "write STORED after it",
+                )?;
                 column.generated = Some(expr.to_string());
             }
             other => unhonoured(other)?,
@@ -82,7 +95,10 @@ fn column(written: &ColumnDef, checks: &mut Checks<'_>) -> Result<Column> {
     if column.default.is_some() && column.generated.is_some() {
         return Err(Error::refused(
             SqlState::SYNTAX_ERROR,
-            format!("both default and generation expression specified for column \"{}\"", column.name),
+            format!(
+                "both default and generation expression specified for column \"{}\"",
+                column.name
+            ),
         ));
     }
     Ok(column)
@@ -112,12 +128,19 @@ struct Checks<'a> {
 
 impl Checks<'_> {
     fn add(&mut self, check: &CheckConstraint, column: Option<&str>) -> Result<()> {
-        clause(check.enforced == Some(false), "NOT ENFORCED", "leave the constraint out")?;
+        clause(
+            check.enforced == Some(false),
+            "NOT ENFORCED",
+            "leave the constraint out",
+        )?;
         let name = match &check.name {
             Some(name) => fold(name),
             None => self.free_name(column.or(only_column(&check.expr).as_deref())),
         };
-        let duplicate = format!("constraint \"{name}\" for relation \"{}\" already exists", self.table);
+        let duplicate = format!(
+            "constraint \"{name}\" for relation \"{}\" already exists",
+            self.table
+        );
         match self.all.insert(name, check.expr.to_string()) {
             None => Ok(()),
             Some(_) => Err(Error::refused(SqlState::DUPLICATE_OBJECT, duplicate)),
@@ -169,11 +192,18 @@ pub(super) fn check_partitions(columns: &[Column], partition_by: &[String]) -> R
         }
         let plain = !matches!(
             column.sql_type,
-            SqlType::Array(_) | SqlType::Record(_) | SqlType::Bytea | SqlType::Json | SqlType::Jsonb
+            SqlType::Array(_)
+                | SqlType::Record(_)
+                | SqlType::Bytea
+                | SqlType::Json
+                | SqlType::Jsonb
         );
         clause(
             !plain,
-            &format!("partitioning by column \"{name}\" of type {}", column.sql_type),
+            &format!(
+                "partitioning by column \"{name}\" of type {}",
+                column.sql_type
+            ),
             "partition by a date, number or text",
         )?;
     }

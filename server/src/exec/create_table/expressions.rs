@@ -5,12 +5,10 @@ use std::sync::Arc;
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Schema};
 use catalog::Column;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{
-    EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, Volatility,
-};
+use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, Volatility};
 use datafusion::sql::sqlparser::ast::ExprWithAlias;
 
 use super::columns::Defined;
@@ -59,15 +57,22 @@ fn planned(
     columns: &DFSchema,
     place: &str,
 ) -> Result<(Expr, DataType)> {
-    let expr = ExprWithAlias { expr: dialect::parse_expr(text)?, alias: None };
+    let expr = ExprWithAlias {
+        expr: dialect::parse_expr(text)?,
+        alias: None,
+    };
     let expr = state.create_logical_expr_from_sql_expr(expr, columns)?;
     row_only(&expr, place)?;
     let input = LogicalPlan::EmptyRelation(EmptyRelation {
         produce_one_row: columns.fields().is_empty(),
         schema: Arc::new(columns.clone()),
     });
-    let plan = LogicalPlanBuilder::from(input).project([expr.clone().alias("value")])?.build()?;
-    let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+    let plan = LogicalPlanBuilder::from(input)
+        .project([expr.clone().alias("value")])?
+        .build()?;
+    let plan = state
+        .analyzer()
+        .execute_and_check(plan, state.config_options(), |_, _| {})?;
     let ty = plan.schema().field(0).data_type().clone();
     Ok((expr, ty))
 }
@@ -89,9 +94,10 @@ fn row_only(expr: &Expr, place: &str) -> Result<()> {
     })?;
     match refused {
         None => Ok(()),
-        Some((state, what)) => {
-            Err(Error::refused(state, format!("{what} are not allowed in {place}")))
-        }
+        Some((state, what)) => Err(Error::refused(
+            state,
+            format!("{what} are not allowed in {place}"),
+        )),
     }
 }
 
@@ -134,12 +140,19 @@ fn immutable(expr: &Expr) -> Result<()> {
 }
 
 fn other_columns(expr: &Expr, columns: &[Column]) -> Result<()> {
-    let generated = |name: &str| columns.iter().any(|c| c.name == name && c.generated.is_some());
+    let generated = |name: &str| {
+        columns
+            .iter()
+            .any(|c| c.name == name && c.generated.is_some())
+    };
     match expr.column_refs().into_iter().find(|c| generated(&c.name)) {
         None => Ok(()),
         Some(column) => Err(Error::refused(
             INVALID_OBJECT_DEFINITION,
-            format!("cannot use generated column \"{}\" in column generation expression", column.name),
+            format!(
+                "cannot use generated column \"{}\" in column generation expression",
+                column.name
+            ),
         )),
     }
 }

@@ -37,7 +37,10 @@ pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
             "on_violation" => only("reject", &["dead_letter"], key, value)?,
             "schema_evolution" => only("reject", &["add", "rescue"], key, value)?,
             later if LATER.contains(&later) => {
-                return Err(Error::unsupported(format!("option \"{key}\" is not supported"), KNOWN));
+                return Err(Error::unsupported(
+                    format!("option \"{key}\" is not supported"),
+                    KNOWN,
+                ));
             }
             _ => return Err(unknown(key).with_hint(KNOWN)),
         }
@@ -46,16 +49,24 @@ pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
 }
 
 fn unknown(key: &str) -> Error {
-    Error::refused(SqlState::INVALID_PARAMETER_VALUE, format!("unrecognized option \"{key}\""))
+    Error::refused(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("unrecognized option \"{key}\""),
+    )
 }
 
 fn event_time(name: &str, columns: &[Column]) -> Result<()> {
-    let Some(column) = columns.iter().find(|c| c.name == name) else { return Err(no_column(name)) };
+    let Some(column) = columns.iter().find(|c| c.name == name) else {
+        return Err(no_column(name));
+    };
     match column.sql_type {
         SqlType::Timestamp | SqlType::Timestamptz => Ok(()),
         _ => Err(Error::refused(
             SqlState::DATATYPE_MISMATCH,
-            format!("event_time column \"{name}\" is of type {}", column.sql_type),
+            format!(
+                "event_time column \"{name}\" is of type {}",
+                column.sql_type
+            ),
         )
         .with_hint("name a timestamp or timestamptz column")),
     }
@@ -69,7 +80,10 @@ fn only(there: &str, later: &[&str], key: &str, value: &str) -> Result<()> {
     }
     let hint = format!("the only value is '{there}'");
     match later.contains(&folded.as_str()) {
-        true => Err(Error::unsupported(format!("{key} = '{value}' is not supported"), hint)),
+        true => Err(Error::unsupported(
+            format!("{key} = '{value}' is not supported"),
+            hint,
+        )),
         false => Err(Error::refused(
             SqlState::INVALID_PARAMETER_VALUE,
             format!("invalid value for option \"{key}\": \"{value}\""),
