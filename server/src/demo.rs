@@ -40,7 +40,10 @@ pub async fn run(mut config: Config, once: bool) -> Result<()> {
 
 async fn serve(server: &ServerHandle, password: &str, once: bool, started: Instant) -> Result<()> {
     let demo = Demo::connect(server, password).await?;
-    say(&format!("server ready after {:.1} s\n", started.elapsed().as_secs_f64()));
+    say(&format!(
+        "server ready after {:.1} s\n",
+        started.elapsed().as_secs_f64()
+    ));
     let fresh = demo.number("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public' AND table_name = 'events'").await? == 0.0;
     if fresh {
         demo.create_and_load(once).await?;
@@ -103,15 +106,28 @@ impl Demo {
             self.load_events().await?;
         }
         self.run_file(&data::PURCHASES_SQL).await?;
-        let rows = self.copy("COPY purchases FROM STDIN WITH (FORMAT csv)", data::purchases()?).await?;
+        let rows = self
+            .copy(
+                "COPY purchases FROM STDIN WITH (FORMAT csv)",
+                data::purchases()?,
+            )
+            .await?;
         say(&format!("  purchases: {rows} rows by COPY\n"));
         let (table, model) = data::churn_sql();
         self.batch(table).await?;
-        let rows = self.copy("COPY telco FROM STDIN WITH (FORMAT csv, HEADER)", data::telco()?).await?;
+        let rows = self
+            .copy(
+                "COPY telco FROM STDIN WITH (FORMAT csv, HEADER)",
+                data::telco()?,
+            )
+            .await?;
         say(&format!("  telco: {rows} rows by COPY\n"));
         let training = Instant::now();
         self.batch(model).await?;
-        say(&format!("  model churn trained in {:.1} s\n", training.elapsed().as_secs_f64()));
+        say(&format!(
+            "  model churn trained in {:.1} s\n",
+            training.elapsed().as_secs_f64()
+        ));
         self.run_file(&data::GOVERNANCE_SQL).await
     }
 
@@ -124,7 +140,13 @@ impl Demo {
         let events = data::events()?;
         let started = Instant::now();
         for chunk in events.chunks(BATCH) {
-            self.send(chunk.iter().map(|e| e.line(Duration::ZERO)).collect::<String>()).await?;
+            self.send(
+                chunk
+                    .iter()
+                    .map(|e| e.line(Duration::ZERO))
+                    .collect::<String>(),
+            )
+            .await?;
         }
         say(&format!(
             "  events: {} rows over HTTP, acknowledged durable in {:.1} s\n",
@@ -148,7 +170,9 @@ impl Demo {
         let text = answer.text().await.map_err(client)?;
         match status.is_success() {
             true => Ok(()),
-            false => Err(Error::Internal(format!("events were refused with {status}: {text}"))),
+            false => Err(Error::Internal(format!(
+                "events were refused with {status}: {text}"
+            ))),
         }
     }
 
@@ -171,16 +195,21 @@ impl Demo {
                 return Ok(row.get(0).unwrap_or_default().to_owned());
             }
         }
-        Err(Error::Internal("a query of the demo gave no row".to_owned()))
+        Err(Error::Internal(
+            "a query of the demo gave no row".to_owned(),
+        ))
     }
 
     async fn number(&self, sql: &str) -> Result<f64> {
         let text = self.value(sql).await?;
-        text.parse().map_err(|_| Error::Internal(format!("\"{text}\" is no number")))
+        text.parse()
+            .map_err(|_| Error::Internal(format!("\"{text}\" is no number")))
     }
 
     fn what_to_paste(&self) -> String {
-        let Self { addrs, password, .. } = self;
+        let Self {
+            addrs, password, ..
+        } = self;
         let (pg, flight) = (addrs.pg, addrs.flight);
         let questions = data::QUESTIONS_SQL.1;
         format!(

@@ -93,7 +93,10 @@ impl Engine {
     pub fn location_for(&self, schema: &str, name: &str, oid: Oid) -> Result<Url> {
         let safe = |text: &str| -> String {
             let keep = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            text.chars().map(|c| if keep(c) { c } else { '-' }).take(48).collect()
+            text.chars()
+                .map(|c| if keep(c) { c } else { '-' })
+                .take(48)
+                .collect()
         };
         let path = format!("{}/{}-{oid}/", safe(schema), safe(name));
         self.warehouse
@@ -103,13 +106,19 @@ impl Engine {
 
     /// The superuser's password if this start made it up; given once, to be shown once.
     pub fn take_generated_password(&self) -> Option<Secret> {
-        self.generated_password.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.generated_password
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Stops background work, flushes the log, writes the audit rows and closes the catalog.
     pub async fn close(&self) -> Result<()> {
         self.stop.cancel();
-        self.background.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.background
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         let flushed = self.stream.shutdown(self.config.grace).await;
         self.audit.close().await;
         self.store.close().await;
@@ -117,9 +126,10 @@ impl Engine {
     }
 
     fn publish(&self, snapshot: &Arc<Snapshot>) {
-        self.catalog.rcu(|current| match current.generation < snapshot.generation {
-            true => Arc::clone(snapshot),
-            false => Arc::clone(current),
-        });
+        self.catalog
+            .rcu(|current| match current.generation < snapshot.generation {
+                true => Arc::clone(snapshot),
+                false => Arc::clone(current),
+            });
     }
 }

@@ -78,7 +78,9 @@ pub struct Run {
 impl Run {
     /// The session that runs it.
     pub fn session(&self) -> Result<Arc<Session>> {
-        self.session.upgrade().ok_or_else(|| Error::Internal("the session is closed".to_owned()))
+        self.session
+            .upgrade()
+            .ok_or_else(|| Error::Internal("the session is closed".to_owned()))
     }
 }
 
@@ -133,7 +135,10 @@ impl std::fmt::Debug for Outcome {
 impl Outcome {
     /// A command without rows.
     pub fn command(tag: impl Into<String>) -> Result<Self> {
-        Ok(Self::Command { tag: tag.into(), rows: None })
+        Ok(Self::Command {
+            tag: tag.into(),
+            rows: None,
+        })
     }
 }
 
@@ -180,14 +185,31 @@ async fn execute_native(run: &Run, native: &Ast) -> Result<Outcome> {
         Ast::Delete(s) => delete::execute(run, s).await,
         Ast::Merge(s) => merge::execute(run, s).await,
         Ast::Truncate(s) => truncate::execute(run, s).await,
-        Ast::Copy { source, to, target, options, legacy_options, values: _ } => {
-            copy::execute(run, source, *to, target, options, legacy_options).await
-        }
+        Ast::Copy {
+            source,
+            to,
+            target,
+            options,
+            legacy_options,
+            values: _,
+        } => copy::execute(run, source, *to, target, options, legacy_options).await,
         Ast::CreateView(s) => create_view::execute(run, s).await,
         Ast::CreateSchema { .. } => create_schema::execute(run, native).await,
         Ast::AlterTable(s) => alter_table::execute(run, s).await,
-        Ast::Comment { object_type, object_name, comment, if_exists } => {
-            comment::execute(run, object_type, object_name, comment.as_deref(), *if_exists).await
+        Ast::Comment {
+            object_type,
+            object_name,
+            comment,
+            if_exists,
+        } => {
+            comment::execute(
+                run,
+                object_type,
+                object_name,
+                comment.as_deref(),
+                *if_exists,
+            )
+            .await
         }
         Ast::CreateRole(s) => create_role::create(run, s).await,
         Ast::CreateUser(s) => create_role::create_user(run, s).await,
@@ -220,7 +242,10 @@ fn unsupported(statement: &Ast) -> Error {
 
 /// The parameters and columns of a statement, without running it.
 pub async fn describe(run: &Run, hints: &[Option<DataType>]) -> Result<Description> {
-    let none = |schema| Description { params: Vec::new(), schema };
+    let none = |schema| Description {
+        params: Vec::new(),
+        schema,
+    };
     Ok(match &run.statement.kind {
         Kind::Native(native) => match &**native {
             Ast::Query(query) => query::describe(run, query, hints).await?,
@@ -320,7 +345,15 @@ pub fn writes(statement: &Statement) -> bool {
             Ast::Copy { to, .. } => !to,
             other => !matches!(
                 native_command(other),
-                "SELECT" | "EXPLAIN" | "SET" | "RESET" | "DISCARD" | "SHOW" | "BEGIN" | "COMMIT" | "ROLLBACK"
+                "SELECT"
+                    | "EXPLAIN"
+                    | "SET"
+                    | "RESET"
+                    | "DISCARD"
+                    | "SHOW"
+                    | "BEGIN"
+                    | "COMMIT"
+                    | "ROLLBACK"
             ),
         },
         Kind::CreateTable(_)

@@ -209,7 +209,9 @@ impl Session {
         let scope = Arc::new(self.scope());
         let trace = Trace::ingest(self, &format!("{schema}.{table}"));
         let accepted = exec::ingest::store(&scope, schema, table, batches).await;
-        trace.ingested(accepted.as_ref().map(|(rows, _)| *rows)).await?;
+        trace
+            .ingested(accepted.as_ref().map(|(rows, _)| *rows))
+            .await?;
         let (accepted, lsn) = accepted?;
         let token = exec::token::of(lsn);
         self.inner().settings.set_last_token(&token);
@@ -225,7 +227,12 @@ impl Session {
     pub async fn ingest_schema(&self, schema: &str, table: &str) -> Result<SchemaRef> {
         let scope = self.scope();
         let relation = exec::ingest::target(&scope, schema, table)?;
-        privileges::check_relation(&scope.catalog, &scope.caller.role, relation, Privilege::Insert)?;
+        privileges::check_relation(
+            &scope.catalog,
+            &scope.caller.role,
+            relation,
+            Privilege::Insert,
+        )?;
         std::future::ready(Ok(exec::ingest::accepted_schema(relation))).await
     }
 
@@ -246,7 +253,11 @@ impl Session {
     pub fn set(&self, name: &str, value: &str) -> Result<()> {
         let result = self.inner().settings.set(name, value);
         if name.eq_ignore_ascii_case("application_name") {
-            let mut activity = self.seat.activity.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut activity = self
+                .seat
+                .activity
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             activity.application_name = Some(value.to_owned());
         }
         result
@@ -259,7 +270,10 @@ impl Session {
 
     /// Cancels the running statement, if any; the session goes on.
     pub fn cancel_running(&self) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .cancel();
     }
 
     /// The settings, for the statements that change them.
@@ -309,7 +323,10 @@ impl Session {
             session_role: inner.session_role.clone(),
             schema: inner.settings.schema(),
             search_path: inner.settings.search_path(),
-            time_zone: inner.settings.get("timezone").unwrap_or_else(|| "UTC".to_owned()),
+            time_zone: inner
+                .settings
+                .get("timezone")
+                .unwrap_or_else(|| "UTC".to_owned()),
             as_of: inner.settings.as_of(),
             pid: self.seat.pid,
             settings: inner.settings.list(),
@@ -334,7 +351,10 @@ impl Session {
     async fn await_token(&self) -> Result<()> {
         let (token, timeout) = {
             let inner = self.inner();
-            (inner.settings.get("weir.read_after"), inner.settings.statement_timeout())
+            (
+                inner.settings.get("weir.read_after"),
+                inner.settings.statement_timeout(),
+            )
         };
         match token.filter(|t| !t.is_empty()) {
             Some(token) => exec::token::wait(&self.engine, &token, timeout).await,
@@ -343,11 +363,7 @@ impl Session {
     }
 
     /// Runs until the cancel and the deadline.
-    async fn guarded<T>(
-        &self,
-        run: &Run,
-        work: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+    async fn guarded<T>(&self, run: &Run, work: impl Future<Output = Result<T>>) -> Result<T> {
         let far = Instant::now() + Duration::from_secs(365 * 24 * 3600);
         tokio::select! {
             result = work => result,
@@ -365,7 +381,11 @@ impl Session {
     }
 
     fn show_activity(&self, state: &str, query: Option<&str>) {
-        let mut activity = self.seat.activity.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut activity = self
+            .seat
+            .activity
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         activity.state = state.to_owned();
         if let Some(query) = query {
             activity.query = Some(crate::governance::audit::redact(query));

@@ -15,8 +15,12 @@ macro_rules! sql {
 }
 
 /// The streaming table and what is made from it.
-pub(super) const STREAM_SQL: [(&str, &str); 4] =
-    [sql!("01_events.sql"), sql!("02_sessions.sql"), sql!("03_features.sql"), sql!("04_funnel.sql")];
+pub(super) const STREAM_SQL: [(&str, &str); 4] = [
+    sql!("01_events.sql"),
+    sql!("02_sessions.sql"),
+    sql!("03_features.sql"),
+    sql!("04_funnel.sql"),
+];
 /// The music shop.
 pub(super) const PURCHASES_SQL: (&str, &str) = sql!("05_purchases.sql");
 /// Role, grants, pseudonyms.
@@ -72,7 +76,8 @@ pub(super) fn events() -> Result<Vec<Event>> {
     for row in rows.records() {
         let row = row.map_err(|e| broken(&e.to_string()))?;
         let cell = |at: usize| row.get(at).unwrap_or_default().to_owned();
-        let at = NaiveDateTime::parse_from_str(&cell(3), "%Y-%m-%d %H:%M:%S").map_err(|e| broken(&e.to_string()))?;
+        let at = NaiveDateTime::parse_from_str(&cell(3), "%Y-%m-%d %H:%M:%S")
+            .map_err(|e| broken(&e.to_string()))?;
         events.push(Event {
             at: at.and_utc(),
             user_id: cell(0),
@@ -107,14 +112,19 @@ pub(super) fn telco() -> Result<Vec<u8>> {
 
 /// The churn SQL, before and after the rows come in.
 pub(super) fn churn_sql() -> (&'static str, &'static str) {
-    CHURN_SQL.1.split_once("-- COPY telco").map_or((CHURN_SQL.1, ""), |(table, rest)| {
-        (table, rest.split_once('\n').map_or("", |(_, model)| model))
-    })
+    CHURN_SQL
+        .1
+        .split_once("-- COPY telco")
+        .map_or((CHURN_SQL.1, ""), |(table, rest)| {
+            (table, rest.split_once('\n').map_or("", |(_, model)| model))
+        })
 }
 
 fn unpacked(packed: &[u8]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    GzDecoder::new(packed).read_to_end(&mut bytes).map_err(Error::io("unpack the demo data"))?;
+    GzDecoder::new(packed)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io("unpack the demo data"))?;
     Ok(bytes)
 }
 

@@ -46,7 +46,10 @@ struct Counter {
 
 impl Counter {
     fn new() -> Self {
-        Self { started: Instant::now(), events: 0 }
+        Self {
+            started: Instant::now(),
+            events: 0,
+        }
     }
 
     fn show(&self, total: &str, visible: Duration, server: &ServerHandle) {

@@ -18,7 +18,11 @@ enum Must {
 }
 
 const FIGURES: [Figure; 8] = [
-    Figure { what: "events", sql: "SELECT count(*) FROM events", must: Must::Be("31106") },
+    Figure {
+        what: "events",
+        sql: "SELECT count(*) FROM events",
+        must: Must::Be("31106"),
+    },
     Figure {
         what: "sessions with a 30-minute gap",
         sql: "SELECT count(*) FROM sessions",
@@ -68,17 +72,28 @@ pub(super) async fn print(demo: &Demo, started: Instant) -> Result<()> {
         let value = demo.value(figure.sql).await?;
         let (right, wanted) = match &figure.must {
             Must::Be(text) => (value == *text, format!("= {text}")),
-            Must::Reach(least) => (value.parse::<f64>().is_ok_and(|v| v >= *least), format!(">= {least}")),
+            Must::Reach(least) => (
+                value.parse::<f64>().is_ok_and(|v| v >= *least),
+                format!(">= {least}"),
+            ),
         };
         if !right {
             wrong += 1;
         }
         let mark = if right { "ok" } else { "WRONG" };
-        say(&format!("  {:<34} {:>20}   must be {wanted:<14} {mark}\n", figure.what, value));
+        say(&format!(
+            "  {:<34} {:>20}   must be {wanted:<14} {mark}\n",
+            figure.what, value
+        ));
     }
-    say(&format!("  finished after {:.1} s\n", started.elapsed().as_secs_f64()));
+    say(&format!(
+        "  finished after {:.1} s\n",
+        started.elapsed().as_secs_f64()
+    ));
     match wrong {
         0 => Ok(()),
-        n => Err(Error::Internal(format!("{n} figures of the demo are wrong"))),
+        n => Err(Error::Internal(format!(
+            "{n} figures of the demo are wrong"
+        ))),
     }
 }

@@ -43,18 +43,27 @@ impl Sessions {
 
     /// Takes a session out.
     pub fn leave(&self, pid: i32) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&pid);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .remove(&pid);
     }
 
     /// All of them, as they are now.
     pub fn list(&self) -> Vec<Activity> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.1.values().map(|a| a.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+        all.1
+            .values()
+            .map(|a| a.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            .collect()
     }
 }
 
 /// Microseconds since the Unix epoch.
 pub fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

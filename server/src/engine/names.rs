@@ -61,7 +61,12 @@ impl CatalogProviderList for Names {
 
 impl CatalogProvider for Names {
     fn schema_names(&self) -> Vec<String> {
-        self.0.catalog.schemas.iter().map(|s| s.name.clone()).collect()
+        self.0
+            .catalog
+            .schemas
+            .iter()
+            .map(|s| s.name.clone())
+            .collect()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
@@ -76,8 +81,15 @@ impl CatalogProvider for Names {
 impl SchemaProvider for SchemaNames {
     fn table_names(&self) -> Vec<String> {
         let catalog = &self.scope.catalog;
-        let Some(schema) = catalog.schema(&self.schema) else { return Vec::new() };
-        catalog.relations.iter().filter(|r| r.schema == schema.oid).map(|r| r.name.clone()).collect()
+        let Some(schema) = catalog.schema(&self.schema) else {
+            return Vec::new();
+        };
+        catalog
+            .relations
+            .iter()
+            .filter(|r| r.schema == schema.oid)
+            .map(|r| r.name.clone())
+            .collect()
     }
 
     fn table_exist(&self, name: &str) -> bool {
@@ -99,7 +111,11 @@ impl SchemaNames {
             return Ok(Arc::clone(source));
         }
         if let Some(relation) = scope.catalog.relation(&self.schema, bare) {
-            let needed = scope.targets.get(&relation.oid).copied().unwrap_or(Privilege::Select);
+            let needed = scope
+                .targets
+                .get(&relation.oid)
+                .copied()
+                .unwrap_or(Privilege::Select);
             privileges::check_relation(&scope.catalog, &scope.caller.role, relation, needed)?;
             scope.touch(relation.oid);
             return relation_provider(scope, relation, version).await;
@@ -167,17 +183,22 @@ async fn at_version(
         TableVersion::Timestamp(text) => lake::At::Timestamp(parse_time(text)?),
     };
     let snapshot = lake::open(&head.lake.root, at).await?;
-    Ok(Arc::new(WeirTable::at_version(relation.oid, Arc::new(snapshot))))
+    Ok(Arc::new(WeirTable::at_version(
+        relation.oid,
+        Arc::new(snapshot),
+    )))
 }
 
 /// A timestamp as text, in UTC when it names no zone, in microseconds since the Unix epoch.
 fn parse_time(text: &str) -> Result<i64> {
-    arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(text.trim()).map(|ns| ns / 1000).map_err(|_| {
-        Error::refused(
-            SqlState::INVALID_DATETIME_FORMAT,
-            format!("invalid input syntax for type timestamp: \"{text}\""),
-        )
-    })
+    arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(text.trim())
+        .map(|ns| ns / 1000)
+        .map_err(|_| {
+            Error::refused(
+                SqlState::INVALID_DATETIME_FORMAT,
+                format!("invalid input syntax for type timestamp: \"{text}\""),
+            )
+        })
 }
 
 /// The plan a view stands for: its query over the statement's cut with its owner's rights, its columns
@@ -191,9 +212,15 @@ pub async fn view_plan(scope: &Arc<Scope>, relation: &Relation) -> Result<Logica
         _ => plan,
     };
     // the full name marks the view's edge: an alias that a query gives is never full
-    let schema = scope.catalog.schema_by_oid(relation.schema).map(|s| s.name.clone()).unwrap_or_default();
+    let schema = scope
+        .catalog
+        .schema_by_oid(relation.schema)
+        .map(|s| s.name.clone())
+        .unwrap_or_default();
     let name = TableReference::full(DATABASE, schema, relation.name.as_str());
-    Ok(LogicalPlanBuilder::from(renamed(plan, relation)?).alias(name)?.build()?)
+    Ok(LogicalPlanBuilder::from(renamed(plan, relation)?)
+        .alias(name)?
+        .build()?)
 }
 
 /// The analyzed plan of a view's own query, without its state.
@@ -202,7 +229,10 @@ pub async fn defining_plan(
     relation: &Relation,
 ) -> Result<(datafusion::execution::SessionState, LogicalPlan)> {
     let Some(text) = &relation.query else {
-        return Err(Error::Internal(format!("view \"{}\" has no query", relation.name)));
+        return Err(Error::Internal(format!(
+            "view \"{}\" has no query",
+            relation.name
+        )));
     };
     let query = bound(dialect::parse_query(text)?)?;
     let scope = Arc::new(scope.definer(relation.owner)?);
@@ -214,7 +244,10 @@ fn renamed(plan: LogicalPlan, relation: &Relation) -> Result<LogicalPlan> {
     if columns.len() != relation.columns.len() {
         return Err(Error::refused(
             SqlState::INVALID_TABLE_DEFINITION,
-            format!("view \"{}\" does not match its source any more", relation.name),
+            format!(
+                "view \"{}\" does not match its source any more",
+                relation.name
+            ),
         )
         .with_hint("create the view again"));
     }

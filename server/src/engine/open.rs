@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use catalog::{Change, MaterializedView, Oid, Relation, RelationKind, Snapshot, Store};
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::catalog::Session;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
@@ -116,7 +116,9 @@ pub fn location(relation: &Relation) -> Result<Url> {
 /// # Errors
 /// 22023 for anything else.
 pub fn parse_duration(text: &str) -> Result<Duration> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let millis = match unit.trim() {
         "ms" | "millisecond" | "milliseconds" => 1,
@@ -126,7 +128,11 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
         "d" | "day" | "days" => 86_400_000,
         _ => 0,
     };
-    match number.parse::<u64>().ok().and_then(|n| n.checked_mul(millis)) {
+    match number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(millis))
+    {
         Some(total) if total > 0 => Ok(Duration::from_millis(total)),
         _ => Err(Error::refused(
             SqlState::INVALID_PARAMETER_VALUE,
@@ -172,16 +178,22 @@ async fn ensure_admin(
 fn made_up_password() -> String {
     const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
     let mut random = rand::rng();
-    (0..20).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect()
+    (0..20)
+        .map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())]))
+        .collect()
 }
 
 fn warehouse_url(config: &Config) -> Result<Url> {
     let bad = |text: &str| {
-        Error::refused(SqlState::CONFIG_FILE_ERROR, format!("invalid warehouse \"{text}\""))
+        Error::refused(
+            SqlState::CONFIG_FILE_ERROR,
+            format!("invalid warehouse \"{text}\""),
+        )
     };
     match &config.warehouse {
         Some(text) if text.contains("://") => {
-            let url = Url::parse(&format!("{}/", text.trim_end_matches('/'))).map_err(|_| bad(text))?;
+            let url =
+                Url::parse(&format!("{}/", text.trim_end_matches('/'))).map_err(|_| bad(text))?;
             match url.scheme() {
                 "file" => Ok(url),
                 scheme => Err(Error::unsupported(
@@ -197,7 +209,9 @@ fn warehouse_url(config: &Config) -> Result<Url> {
 
 fn directory_url(path: &Path) -> Result<Url> {
     std::fs::create_dir_all(path).map_err(Error::io("create the warehouse directory"))?;
-    let path = path.canonicalize().map_err(Error::io("find the warehouse directory"))?;
+    let path = path
+        .canonicalize()
+        .map_err(Error::io("find the warehouse directory"))?;
     Url::from_directory_path(&path)
         .map_err(|()| Error::Internal("the warehouse directory has no url".to_owned()))
 }

@@ -24,20 +24,31 @@ impl EngineHost {
     }
 
     fn engine(&self) -> Result<Arc<Engine>> {
-        self.0.upgrade().ok_or_else(|| Error::Internal("the database is closed".to_owned()))
+        self.0
+            .upgrade()
+            .ok_or_else(|| Error::Internal("the database is closed".to_owned()))
     }
 }
 
 #[async_trait]
 impl Host for EngineHost {
     fn head(&self) -> Arc<DbHead> {
-        self.0.upgrade().map(|e| e.stream.head()).unwrap_or_default()
+        self.0
+            .upgrade()
+            .map(|e| e.stream.head())
+            .unwrap_or_default()
     }
 
     fn views(&self) -> Vec<(Oid, Oid)> {
-        let Some(engine) = self.0.upgrade() else { return Vec::new() };
+        let Some(engine) = self.0.upgrade() else {
+            return Vec::new();
+        };
         let catalog = engine.catalog();
-        catalog.relations.iter().filter_map(|r| Some((r.oid, r.materialized.as_ref()?.source))).collect()
+        catalog
+            .relations
+            .iter()
+            .filter_map(|r| Some((r.oid, r.materialized.as_ref()?.source)))
+            .collect()
     }
 
     async fn plan(&self, view: Oid, head: &Arc<DbHead>) -> Result<Planned> {
@@ -46,7 +57,11 @@ impl Host for EngineHost {
         let scope = Scope::over(&engine, caller, Arc::clone(head));
         let relation = relation(&scope.catalog, view)?.clone();
         let (session, plan) = defining_plan(&Arc::new(scope), &relation).await?;
-        Ok(Planned { name: relation.name, session, plan })
+        Ok(Planned {
+            name: relation.name,
+            session,
+            plan,
+        })
     }
 
     async fn commit_state(
@@ -56,7 +71,10 @@ impl Host for EngineHost {
         batches: Vec<RecordBatch>,
         durable: Lsn,
     ) -> Result<()> {
-        self.engine()?.stream.commit_state(view, source, batches, durable).await
+        self.engine()?
+            .stream
+            .commit_state(view, source, batches, durable)
+            .await
     }
 
     async fn replace_state(
@@ -66,10 +84,15 @@ impl Host for EngineHost {
         batches: Vec<RecordBatch>,
         durable: Lsn,
     ) -> Result<()> {
-        self.engine()?.stream.replace_state(view, source, batches, durable).await
+        self.engine()?
+            .stream
+            .replace_state(view, source, batches, durable)
+            .await
     }
 }
 
 fn relation(catalog: &catalog::Snapshot, view: Oid) -> Result<&Relation> {
-    catalog.relation_by_oid(view).ok_or_else(|| Error::undefined_table(&view.to_string()))
+    catalog
+        .relation_by_oid(view)
+        .ok_or_else(|| Error::undefined_table(&view.to_string()))
 }

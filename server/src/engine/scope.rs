@@ -110,14 +110,24 @@ impl Scope {
     /// The same cut for the body of a view, with its owner's rights.
     pub fn definer(&self, owner: Oid) -> Result<Self> {
         if self.depth >= MAX_DEPTH {
-            return Err(Error::refused(SqlState::PROGRAM_LIMIT_EXCEEDED, "views are nested too deeply"));
+            return Err(Error::refused(
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                "views are nested too deeply",
+            ));
         }
-        let owner = self.catalog.role_by_oid(owner).map(|r| r.name.clone()).unwrap_or_default();
+        let owner = self
+            .catalog
+            .role_by_oid(owner)
+            .map(|r| r.name.clone())
+            .unwrap_or_default();
         Ok(Self {
             engine: Arc::clone(&self.engine),
             catalog: Arc::clone(&self.catalog),
             head: Arc::clone(&self.head),
-            caller: Caller { role: owner, ..self.caller.clone() },
+            caller: Caller {
+                role: owner,
+                ..self.caller.clone()
+            },
             targets: HashMap::new(),
             sources: HashMap::new(),
             depth: self.depth + 1,
@@ -127,12 +137,18 @@ impl Scope {
 
     /// The same cut and caller with providers that stand in for names.
     pub fn over_sources(&self, sources: HashMap<(String, String), Arc<dyn TableProvider>>) -> Self {
-        Self { sources, ..self.same() }
+        Self {
+            sources,
+            ..self.same()
+        }
     }
 
     /// The same cut and caller, where a relation takes another privilege than SELECT.
     pub fn writing(&self, relation: Oid, privilege: Privilege) -> Arc<Self> {
-        Arc::new(Self { targets: HashMap::from([(relation, privilege)]), ..self.same() })
+        Arc::new(Self {
+            targets: HashMap::from([(relation, privilege)]),
+            ..self.same()
+        })
     }
 
     fn same(&self) -> Self {
@@ -150,7 +166,10 @@ impl Scope {
 
     /// Notes that the statement read or wrote a relation.
     pub fn touch(&self, oid: Oid) {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner).insert(oid);
+        self.touched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(oid);
     }
 
     /// Names of the relations the statement touched, for the audit row.
@@ -176,7 +195,10 @@ impl Scope {
                 SqlState::INVALID_CATALOG_NAME,
                 format!("database \"{database}\" does not exist"),
             )),
-            _ => Err(Error::refused(SqlState::SYNTAX_ERROR, "improper qualified name")),
+            _ => Err(Error::refused(
+                SqlState::SYNTAX_ERROR,
+                "improper qualified name",
+            )),
         }
     }
 
@@ -233,15 +255,21 @@ pub fn bound(query: ast::Query) -> Result<ast::Query> {
     crate::ml::bind_relation_arguments(&mut statement)?;
     match statement {
         ast::Statement::Query(query) => Ok(*query),
-        _ => Err(Error::Internal("a query became another statement".to_owned())),
+        _ => Err(Error::Internal(
+            "a query became another statement".to_owned(),
+        )),
     }
 }
 
 /// Plans a query with a state and runs the analyzer on it.
 pub async fn plan_query(state: &SessionState, query: ast::Query) -> Result<LogicalPlan> {
     let statement = ast::Statement::Query(Box::new(query));
-    let plan = state.statement_to_plan(PlanStatement::Statement(Box::new(statement))).await?;
-    Ok(state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?)
+    let plan = state
+        .statement_to_plan(PlanStatement::Statement(Box::new(statement)))
+        .await?;
+    Ok(state
+        .analyzer()
+        .execute_and_check(plan, state.config_options(), |_, _| {})?)
 }
 
 /// Models of the statement's catalog, usable by its caller.
@@ -264,9 +292,14 @@ impl Models {
 
 impl ModelResolver for Models {
     fn resolve(&self, spec: &str) -> Result<Arc<ScoringModel>> {
-        let (name, which) = spec.split_once('@').map_or((spec, None), |(n, w)| (n, Some(w)));
+        let (name, which) = spec
+            .split_once('@')
+            .map_or((spec, None), |(n, w)| (n, Some(w)));
         let missing = || {
-            Error::refused(SqlState::UNDEFINED_OBJECT, format!("model \"{spec}\" does not exist"))
+            Error::refused(
+                SqlState::UNDEFINED_OBJECT,
+                format!("model \"{spec}\" does not exist"),
+            )
         };
         let model = self.catalog.model(name).ok_or_else(missing)?;
         let object = (ObjectKind::Model, model.oid, model.owner);
@@ -284,7 +317,10 @@ impl ModelResolver for Models {
         if let Some(model) = parsed.get(&(model.oid, number)) {
             return Ok(Arc::clone(model));
         }
-        let version = self.catalog.model_version(model.oid, number).ok_or_else(missing)?;
+        let version = self
+            .catalog
+            .model_version(model.oid, number)
+            .ok_or_else(missing)?;
         let scoring = Arc::new(ScoringModel::from_json(name, &version.artifact)?);
         parsed.insert((model.oid, number), Arc::clone(&scoring));
         Ok(scoring)
@@ -298,11 +334,19 @@ struct Keys(Arc<Scope>);
 impl udfs::SecretKeys for Keys {
     fn key(&self, name: &str) -> datafusion::error::Result<Arc<[u8]>> {
         let Some(secret) = self.0.catalog.secret(name) else {
-            let e = Error::refused(SqlState::UNDEFINED_OBJECT, format!("secret \"{name}\" does not exist"));
+            let e = Error::refused(
+                SqlState::UNDEFINED_OBJECT,
+                format!("secret \"{name}\" does not exist"),
+            );
             return Err(e.into());
         };
         let object = (ObjectKind::Secret, secret.oid, secret.owner);
-        match privileges::allowed(&self.0.catalog, &self.0.caller.role, object, Privilege::Usage) {
+        match privileges::allowed(
+            &self.0.catalog,
+            &self.0.caller.role,
+            object,
+            Privilege::Usage,
+        ) {
             true => Ok(secret.key.as_slice().into()),
             false => Err(Error::denied("secret", name).into()),
         }

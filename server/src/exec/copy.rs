@@ -9,8 +9,8 @@ use bytes::Bytes;
 use catalog::{Privilege, Relation, RelationKind};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::sql::sqlparser::ast::{
-    CopyLegacyCsvOption, CopyLegacyOption, CopyOption, CopySource, CopyTarget, Ident, SelectItem, TableFactor,
-    TableWithJoins,
+    CopyLegacyCsvOption, CopyLegacyOption, CopyOption, CopySource, CopyTarget, Ident, SelectItem,
+    TableFactor, TableWithJoins,
 };
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -47,13 +47,25 @@ pub async fn execute(
             ));
         }
     }
-    if to { copy_out(run, source, options, legacy).await } else { copy_in(run, source, options, legacy) }
+    if to {
+        copy_out(run, source, options, legacy).await
+    } else {
+        copy_in(run, source, options, legacy)
+    }
 }
 
-async fn copy_out(run: &Run, source: &CopySource, options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<Outcome> {
+async fn copy_out(
+    run: &Run,
+    source: &CopySource,
+    options: &[CopyOption],
+    legacy: &[CopyLegacyOption],
+) -> Result<Outcome> {
     let query = match source {
         CopySource::Query(query) => bound((**query).clone())?,
-        CopySource::Table { table_name, columns } => {
+        CopySource::Table {
+            table_name,
+            columns,
+        } => {
             let relation = TableFactor::Table {
                 name: table_name.clone(),
                 alias: None,
@@ -70,10 +82,21 @@ async fn copy_out(run: &Run, source: &CopySource, options: &[CopyOption], legacy
                 true => vec![SelectItem::Wildcard(Default::default())],
                 false => columns
                     .iter()
-                    .map(|c| SelectItem::UnnamedExpr(datafusion::sql::sqlparser::ast::Expr::Identifier(c.clone())))
+                    .map(|c| {
+                        SelectItem::UnnamedExpr(datafusion::sql::sqlparser::ast::Expr::Identifier(
+                            c.clone(),
+                        ))
+                    })
                     .collect(),
             };
-            query::select(items, vec![TableWithJoins { relation, joins: Vec::new() }], None)?
+            query::select(
+                items,
+                vec![TableWithJoins {
+                    relation,
+                    joins: Vec::new(),
+                }],
+                None,
+            )?
         }
     };
     let Outcome::Rows { schema, stream, .. } = query::execute(run, &query).await? else {
@@ -85,7 +108,12 @@ async fn copy_out(run: &Run, source: &CopySource, options: &[CopyOption], legacy
     let count = Arc::new(AtomicU64::new(0));
     let encoder = Encoder::new(options, Arc::clone(&schema))?;
     let stream = encoded(encoder, stream, Arc::clone(&count)).boxed();
-    Ok(Outcome::CopyOut { binary, columns: schema.fields().len(), stream, rows: count })
+    Ok(Outcome::CopyOut {
+        binary,
+        columns: schema.fields().len(),
+        stream,
+        rows: count,
+    })
 }
 
 /// One row per item, as clients of PostgreSQL expect it.
@@ -100,7 +128,12 @@ fn encoded(
         begun: bool,
         done: bool,
     }
-    let state = State { encoder, stream, begun: false, done: false };
+    let state = State {
+        encoder,
+        stream,
+        begun: false,
+        done: false,
+    };
     let blocks = futures::stream::unfold(state, move |mut state| {
         let count = Arc::clone(&count);
         async move {
@@ -157,13 +190,30 @@ fn encode_batch(encoder: &mut Encoder, batch: &RecordBatch) -> Result<Vec<Bytes>
     Ok(pieces)
 }
 
-fn copy_in(run: &Run, source: &CopySource, options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<Outcome> {
-    let CopySource::Table { table_name, columns } = source else {
-        return Err(Error::refused(SqlState::SYNTAX_ERROR, "COPY FROM needs a table"));
+fn copy_in(
+    run: &Run,
+    source: &CopySource,
+    options: &[CopyOption],
+    legacy: &[CopyLegacyOption],
+) -> Result<Outcome> {
+    let CopySource::Table {
+        table_name,
+        columns,
+    } = source
+    else {
+        return Err(Error::refused(
+            SqlState::SYNTAX_ERROR,
+            "COPY FROM needs a table",
+        ));
     };
     let (schema, name) = run.scope.split_name(&parts(table_name))?;
     let relation = ingest::target(&run.scope, &schema, &name)?;
-    privileges::check_relation(&run.scope.catalog, &run.scope.caller.role, relation, Privilege::Insert)?;
+    privileges::check_relation(
+        &run.scope.catalog,
+        &run.scope.caller.role,
+        relation,
+        Privilege::Insert,
+    )?;
     run.scope.touch(relation.oid);
     let taken = taken_schema(relation, columns)?;
     let names: Vec<String> = taken.fields().iter().map(|f| f.name().clone()).collect();
@@ -187,7 +237,12 @@ fn copy_in(run: &Run, source: &CopySource, options: &[CopyOption], legacy: &[Cop
 
 fn taken_schema(relation: &Relation, columns: &[Ident]) -> Result<SchemaRef> {
     let wanted: Vec<String> = match columns.is_empty() {
-        true => relation.columns.iter().filter(|c| c.generated.is_none()).map(|c| c.name.clone()).collect(),
+        true => relation
+            .columns
+            .iter()
+            .filter(|c| c.generated.is_none())
+            .map(|c| c.name.clone())
+            .collect(),
         false => columns.iter().map(fold).collect(),
     };
     let mut fields = Vec::new();
@@ -198,7 +253,10 @@ fn taken_schema(relation: &Relation, columns: &[Ident]) -> Result<SchemaRef> {
             None => {
                 return Err(Error::refused(
                     SqlState::UNDEFINED_COLUMN,
-                    format!("column \"{name}\" of relation \"{}\" does not exist", relation.name),
+                    format!(
+                        "column \"{name}\" of relation \"{}\" does not exist",
+                        relation.name
+                    ),
                 ));
             }
         }
@@ -253,13 +311,20 @@ impl CopySink for Sink {
                 drop(queue);
                 match done.await {
                     Ok(written) => written?,
-                    Err(e) => return Err(Error::Internal(format!("the copy's writer failed: {e}"))),
+                    Err(e) => {
+                        return Err(Error::Internal(format!("the copy's writer failed: {e}")));
+                    }
                 };
                 self.scope.engine.stream.head().visible
             }
-            None => ingest::append(&self.scope, &self.relation, std::mem::take(&mut self.kept)).await?.1,
+            None => {
+                ingest::append(&self.scope, &self.relation, std::mem::take(&mut self.kept))
+                    .await?
+                    .1
+            }
         };
-        self.session.with_settings(|s| s.set_last_token(&super::token::of(lsn)));
+        self.session
+            .with_settings(|s| s.set_last_token(&super::token::of(lsn)));
         self.session.with_transaction(|t| t.note_write("COPY"));
         Ok(self.rows)
     }
@@ -281,7 +346,9 @@ impl Sink {
             self.kept.push(batch);
             return Ok(());
         }
-        let writer = self.writer.get_or_insert_with(|| start_writer(&self.scope, &self.relation));
+        let writer = self
+            .writer
+            .get_or_insert_with(|| start_writer(&self.scope, &self.relation));
         // a writer that ended early tells why at the end
         let _ = writer.queue.send(Ok(batch)).await;
         Ok(())
@@ -304,10 +371,18 @@ fn start_writer(scope: &Arc<Scope>, relation: &Relation) -> Writer {
         let batches = tokio_stream::wrappers::ReceiverStream::new(batches);
         engine.stream.lake_append(oid, batches).await
     });
-    Writer { queue, done: AbortOnDrop::new(done) }
+    Writer {
+        queue,
+        done: AbortOnDrop::new(done),
+    }
 }
 
-fn understand(run: &Run, options: &[CopyOption], legacy: &[CopyLegacyOption], names: &[String]) -> Result<CopyOptions> {
+fn understand(
+    run: &Run,
+    options: &[CopyOption],
+    legacy: &[CopyLegacyOption],
+    names: &[String],
+) -> Result<CopyOptions> {
     let format = options.iter().find_map(|o| match o {
         CopyOption::Format(name) => Some(name.value.to_lowercase()),
         _ => None,
@@ -338,10 +413,17 @@ fn understand(run: &Run, options: &[CopyOption], legacy: &[CopyLegacyOption], na
     for option in options {
         match option {
             CopyOption::Format(_) => {}
-            CopyOption::Freeze(_) => return Err(Error::unsupported("COPY FREEZE is not supported", "leave it out")),
+            CopyOption::Freeze(_) => {
+                return Err(Error::unsupported(
+                    "COPY FREEZE is not supported",
+                    "leave it out",
+                ));
+            }
             CopyOption::Delimiter(c) => copy.delimiter = byte(*c, "delimiter")?,
             CopyOption::Null(text) => copy.null = text.clone(),
-            CopyOption::Header(on) => copy.header = if *on { Header::Present } else { Header::None },
+            CopyOption::Header(on) => {
+                copy.header = if *on { Header::Present } else { Header::None }
+            }
             CopyOption::Quote(c) => {
                 let quote = byte(*c, "quote")?;
                 if copy.escape == copy.quote {
@@ -367,12 +449,21 @@ fn understand(run: &Run, options: &[CopyOption], legacy: &[CopyLegacyOption], na
                         CopyLegacyCsvOption::Header => copy.header = Header::Present,
                         CopyLegacyCsvOption::Quote(c) => copy.quote = byte(*c, "quote")?,
                         CopyLegacyCsvOption::Escape(c) => copy.escape = byte(*c, "escape")?,
-                        CopyLegacyCsvOption::ForceQuote(columns) => copy.force_quote = places(columns, names)?,
-                        CopyLegacyCsvOption::ForceNotNull(columns) => copy.force_not_null = places(columns, names)?,
+                        CopyLegacyCsvOption::ForceQuote(columns) => {
+                            copy.force_quote = places(columns, names)?
+                        }
+                        CopyLegacyCsvOption::ForceNotNull(columns) => {
+                            copy.force_not_null = places(columns, names)?
+                        }
                     }
                 }
             }
-            other => return Err(Error::unsupported(format!("COPY option {other} is not supported"), "use COPY … WITH (FORMAT …)")),
+            other => {
+                return Err(Error::unsupported(
+                    format!("COPY option {other} is not supported"),
+                    "use COPY … WITH (FORMAT …)",
+                ));
+            }
         }
     }
     copy.check()?;
@@ -391,7 +482,10 @@ fn byte(c: char, what: &str) -> Result<u8> {
 fn utf8(name: &str) -> Result<()> {
     match name.to_lowercase().replace(['-', '_'], "").as_str() {
         "utf8" | "unicode" => Ok(()),
-        _ => Err(Error::unsupported(format!("COPY encoding \"{name}\" is not supported"), "use UTF8")),
+        _ => Err(Error::unsupported(
+            format!("COPY encoding \"{name}\" is not supported"),
+            "use UTF8",
+        )),
     }
 }
 
@@ -399,7 +493,10 @@ fn places(columns: &[Ident], names: &[String]) -> Result<Columns> {
     let places = columns.iter().map(|c| {
         let name = fold(c);
         names.iter().position(|n| *n == name).ok_or_else(|| {
-            Error::refused(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" is not among the copied columns"))
+            Error::refused(
+                SqlState::UNDEFINED_COLUMN,
+                format!("column \"{name}\" is not among the copied columns"),
+            )
         })
     });
     Ok(Columns::Only(places.collect::<Result<_>>()?))

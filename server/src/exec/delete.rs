@@ -17,7 +17,12 @@ use crate::session::Description;
 /// Removes the rows.
 pub async fn execute(run: &Run, delete: &Delete) -> Result<Outcome> {
     let (relation, table) = understand(run, delete)?;
-    privileges::check_relation(&run.scope.catalog, &run.scope.caller.role, relation, Privilege::Delete)?;
+    privileges::check_relation(
+        &run.scope.catalog,
+        &run.scope.caller.role,
+        relation,
+        Privilege::Delete,
+    )?;
     run.scope.touch(relation.oid);
     rewrite::check_views(&run.scope, relation)?;
     let streaming = relation.kind == RelationKind::StreamingTable;
@@ -26,24 +31,46 @@ pub async fn execute(run: &Run, delete: &Delete) -> Result<Outcome> {
         Some(predicate) => {
             let items = rewrite::all_items(relation, &table.alias, streaming);
             let keep = rewrite::is_not_true(predicate.clone());
-            vec![Part { query: query::select(items, vec![table.from], Some(keep))?, changed: false }]
+            vec![Part {
+                query: query::select(items, vec![table.from], Some(keep))?,
+                changed: false,
+            }]
         }
     };
-    let change = Change { parts, must_be_zero: Vec::new(), sources: HashMap::new() };
+    let change = Change {
+        parts,
+        must_be_zero: Vec::new(),
+        sources: HashMap::new(),
+    };
     let (_, gone) = rewrite::apply(run, relation, change).await?;
     run.session()?.with_transaction(|t| t.note_write("DELETE"));
-    Ok(Outcome::Command { tag: format!("DELETE {gone}"), rows: Some(gone) })
+    Ok(Outcome::Command {
+        tag: format!("DELETE {gone}"),
+        rows: Some(gone),
+    })
 }
 
 /// Parameters of a DELETE, from its condition.
-pub async fn describe(run: &Run, delete: &Delete, hints: &[Option<DataType>]) -> Result<Description> {
+pub async fn describe(
+    run: &Run,
+    delete: &Delete,
+    hints: &[Option<DataType>],
+) -> Result<Description> {
     let (relation, table) = understand(run, delete)?;
-    privileges::check_relation(&run.scope.catalog, &run.scope.caller.role, relation, Privilege::Delete)?;
+    privileges::check_relation(
+        &run.scope.catalog,
+        &run.scope.caller.role,
+        relation,
+        Privilege::Delete,
+    )?;
     let items = rewrite::all_items(relation, &table.alias, false);
     let rows = query::select(items, vec![table.from], delete.selection.clone())?;
     let state = run.scope.writing(relation.oid, Privilege::Delete).state()?;
     let (params, _) = query::parameters(&state, Ast::Query(Box::new(rows)), hints).await?;
-    Ok(Description { params, schema: None })
+    Ok(Description {
+        params,
+        schema: None,
+    })
 }
 
 fn understand<'a>(run: &'a Run, delete: &Delete) -> Result<(&'a Relation, Named)> {
@@ -59,15 +86,38 @@ fn understand<'a>(run: &'a Run, delete: &Delete) -> Result<(&'a Relation, Named)
         order_by,
         limit,
     } = delete;
-    clause(!tables.is_empty(), "DELETE of several tables", "delete from one table at a time")?;
-    clause(using.is_some(), "DELETE … USING", "use WHERE … IN (SELECT …) or EXISTS")?;
-    clause(returning.is_some() || output.is_some(), "RETURNING", "read the rows before")?;
-    clause(!order_by.is_empty() || limit.is_some(), "DELETE … LIMIT", "use WHERE")?;
+    clause(
+        !tables.is_empty(),
+        "DELETE of several tables",
+        "delete from one table at a time",
+    )?;
+    clause(
+        using.is_some(),
+        "DELETE … USING",
+        "use WHERE … IN (SELECT …) or EXISTS",
+    )?;
+    clause(
+        returning.is_some() || output.is_some(),
+        "RETURNING",
+        "read the rows before",
+    )?;
+    clause(
+        !order_by.is_empty() || limit.is_some(),
+        "DELETE … LIMIT",
+        "use WHERE",
+    )?;
     let (FromTable::WithFromKeyword(tables) | FromTable::WithoutKeyword(tables)) = from;
     let [table] = tables.as_slice() else {
-        return Err(Error::unsupported("DELETE from a join is not supported", "use WHERE … IN (SELECT …)"));
+        return Err(Error::unsupported(
+            "DELETE from a join is not supported",
+            "use WHERE … IN (SELECT …)",
+        ));
     };
-    clause(!table.joins.is_empty(), "DELETE from a join", "use WHERE … IN (SELECT …)")?;
+    clause(
+        !table.joins.is_empty(),
+        "DELETE from a join",
+        "use WHERE … IN (SELECT …)",
+    )?;
     target(run, &table.relation)
 }
 

@@ -16,16 +16,39 @@ use crate::error::{Error, Result};
 
 /// Shows the plan, one line a row.
 pub async fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
-    let Ast::Explain { describe_alias, analyze, verbose, query_plan, estimate, statement, format, options } = statement
+    let Ast::Explain {
+        describe_alias,
+        analyze,
+        verbose,
+        query_plan,
+        estimate,
+        statement,
+        format,
+        options,
+    } = statement
     else {
         return Err(Error::Internal("not an explain".to_owned()));
     };
-    clause(*describe_alias != DescribeAlias::Explain, "DESCRIBE of a statement", "use EXPLAIN")?;
-    clause(*query_plan || *estimate, "this form of EXPLAIN", "use EXPLAIN [ANALYZE] [VERBOSE]")?;
-    clause(format.is_some(), "EXPLAIN (FORMAT …)", "leave FORMAT out: the answer is text")?;
+    clause(
+        *describe_alias != DescribeAlias::Explain,
+        "DESCRIBE of a statement",
+        "use EXPLAIN",
+    )?;
+    clause(
+        *query_plan || *estimate,
+        "this form of EXPLAIN",
+        "use EXPLAIN [ANALYZE] [VERBOSE]",
+    )?;
+    clause(
+        format.is_some(),
+        "EXPLAIN (FORMAT …)",
+        "leave FORMAT out: the answer is text",
+    )?;
     let (mut analyze, mut verbose) = (*analyze, *verbose);
     for UtilityOption { name, arg } in options.iter().flatten() {
-        let on = arg.as_ref().is_none_or(|a| !["false", "off", "0"].contains(&a.to_string().to_lowercase().as_str()));
+        let on = arg.as_ref().is_none_or(|a| {
+            !["false", "off", "0"].contains(&a.to_string().to_lowercase().as_str())
+        });
         match name.value.to_lowercase().as_str() {
             "analyze" => analyze = on,
             "verbose" => verbose = on,
@@ -34,7 +57,10 @@ pub async fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
         }
     }
     let Ast::Query(explained) = &**statement else {
-        return Err(Error::unsupported("EXPLAIN of this statement is not supported", "explain the query inside it"));
+        return Err(Error::unsupported(
+            "EXPLAIN of this statement is not supported",
+            "explain the query inside it",
+        ));
     };
     let state = run.scope.state()?;
     let plan = query::bound_plan(&state, Ast::Query(explained.clone()), &run.params).await?;
@@ -45,15 +71,26 @@ pub async fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
         while let Some(batch) = stream.next().await {
             batch?;
         }
-        DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(verbose).to_string()
+        DisplayableExecutionPlan::with_metrics(physical.as_ref())
+            .indent(verbose)
+            .to_string()
     } else {
-        DisplayableExecutionPlan::new(physical.as_ref()).indent(verbose).to_string()
+        DisplayableExecutionPlan::new(physical.as_ref())
+            .indent(verbose)
+            .to_string()
     };
     let lines = StringArray::from_iter_values(text.lines());
-    Ok(rows::of_batch("EXPLAIN", RecordBatch::try_new(schema(), vec![Arc::new(lines)])?))
+    Ok(rows::of_batch(
+        "EXPLAIN",
+        RecordBatch::try_new(schema(), vec![Arc::new(lines)])?,
+    ))
 }
 
 /// Its column.
 pub fn schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![Field::new("QUERY PLAN", DataType::Utf8, false)]))
+    Arc::new(Schema::new(vec![Field::new(
+        "QUERY PLAN",
+        DataType::Utf8,
+        false,
+    )]))
 }

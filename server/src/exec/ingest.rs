@@ -26,7 +26,11 @@ pub fn target<'a>(scope: &'a Scope, schema: &str, table: &str) -> Result<&'a Rel
                 format!("schema \"{schema}\" does not exist"),
             ));
         }
-        let shown = if schema == scope.caller.schema { table.to_owned() } else { format!("{schema}.{table}") };
+        let shown = if schema == scope.caller.schema {
+            table.to_owned()
+        } else {
+            format!("{schema}.{table}")
+        };
         return Err(Error::undefined_table(&shown));
     };
     match relation.kind {
@@ -72,15 +76,27 @@ pub async fn store(
     batches: Vec<RecordBatch>,
 ) -> Result<(u64, Lsn)> {
     let relation = target(scope, schema, table)?;
-    privileges::check_relation(&scope.catalog, &scope.caller.role, relation, Privilege::Insert)?;
+    privileges::check_relation(
+        &scope.catalog,
+        &scope.caller.role,
+        relation,
+        Privilege::Insert,
+    )?;
     scope.touch(relation.oid);
     let intake = Intake::new(scope, relation)?;
-    let rows = batches.iter().map(|b| intake.apply(b)).collect::<Result<Vec<_>>>()?;
+    let rows = batches
+        .iter()
+        .map(|b| intake.apply(b))
+        .collect::<Result<Vec<_>>>()?;
     append(scope, relation, rows).await
 }
 
 /// Stores rows that passed the table's [`Intake`].
-pub async fn append(scope: &Scope, relation: &Relation, rows: Vec<RecordBatch>) -> Result<(u64, Lsn)> {
+pub async fn append(
+    scope: &Scope,
+    relation: &Relation,
+    rows: Vec<RecordBatch>,
+) -> Result<(u64, Lsn)> {
     let count = rows.iter().map(|b| b.num_rows() as u64).sum();
     let stream = &scope.engine.stream;
     if relation.kind == RelationKind::StreamingTable {
@@ -88,7 +104,12 @@ pub async fn append(scope: &Scope, relation: &Relation, rows: Vec<RecordBatch>) 
         return Ok((count, lsn));
     }
     if count > 0 {
-        stream.lake_append(relation.oid, futures::stream::iter(rows.into_iter().map(Ok))).await?;
+        stream
+            .lake_append(
+                relation.oid,
+                futures::stream::iter(rows.into_iter().map(Ok)),
+            )
+            .await?;
     }
     Ok((count, stream.head().visible))
 }

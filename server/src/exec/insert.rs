@@ -20,7 +20,12 @@ use crate::session::Description;
 /// Stores the query's rows, all or none.
 pub async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
     let (relation, columns, source) = understand(run, insert)?;
-    privileges::check_relation(&run.scope.catalog, &run.scope.caller.role, relation, Privilege::Insert)?;
+    privileges::check_relation(
+        &run.scope.catalog,
+        &run.scope.caller.role,
+        relation,
+        Privilege::Insert,
+    )?;
     run.scope.touch(relation.oid);
     let intake = Intake::new(&run.scope, relation)?;
     let (state, plan) = query::plan(&run.scope, bound(source.clone())?, &run.params).await?;
@@ -34,11 +39,19 @@ pub async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
         ingest::append(&run.scope, relation, batches).await?
     } else {
         let batches = stream.map(|batch| intake.apply(&named(batch?)?));
-        let count = run.scope.engine.stream.lake_append(relation.oid, Box::pin(batches)).await?;
+        let count = run
+            .scope
+            .engine
+            .stream
+            .lake_append(relation.oid, Box::pin(batches))
+            .await?;
         (count, run.scope.engine.stream.head().visible)
     };
     if !reads.is_empty() {
-        run.scope.engine.commit(vec![Change::AddLineage(reads)]).await?;
+        run.scope
+            .engine
+            .commit(vec![Change::AddLineage(reads)])
+            .await?;
     }
     finish(run, stored)
 }
@@ -47,13 +60,25 @@ fn finish(run: &Run, (count, lsn): (u64, crate::stream::head::Lsn)) -> Result<Ou
     let session = run.session()?;
     session.with_settings(|s| s.set_last_token(&super::token::of(lsn)));
     session.with_transaction(|t| t.note_write("INSERT"));
-    Ok(Outcome::Command { tag: format!("INSERT 0 {count}"), rows: Some(count) })
+    Ok(Outcome::Command {
+        tag: format!("INSERT 0 {count}"),
+        rows: Some(count),
+    })
 }
 
 /// Parameters of an INSERT take the types of the columns they go to.
-pub async fn describe(run: &Run, insert: &Insert, hints: &[Option<DataType>]) -> Result<Description> {
+pub async fn describe(
+    run: &Run,
+    insert: &Insert,
+    hints: &[Option<DataType>],
+) -> Result<Description> {
     let (relation, columns, source) = understand(run, insert)?;
-    privileges::check_relation(&run.scope.catalog, &run.scope.caller.role, relation, Privilege::Insert)?;
+    privileges::check_relation(
+        &run.scope.catalog,
+        &run.scope.caller.role,
+        relation,
+        Privilege::Insert,
+    )?;
     let mut hints = hints.to_vec();
     for (n, column) in placeholders(source) {
         let ty = columns
@@ -70,13 +95,18 @@ pub async fn describe(run: &Run, insert: &Insert, hints: &[Option<DataType>]) ->
     let state = run.scope.state()?;
     let statement = Ast::Query(Box::new(bound(source.clone())?));
     let (params, _) = query::parameters(&state, statement, &hints).await?;
-    Ok(Description { params, schema: None })
+    Ok(Description {
+        params,
+        schema: None,
+    })
 }
 
 /// `$n` that stand alone as a value of a VALUES list, with the place they stand in.
 fn placeholders(source: &Query) -> Vec<(usize, usize)> {
     use datafusion::sql::sqlparser::ast::{Expr, SetExpr, Value};
-    let SetExpr::Values(values) = &*source.body else { return Vec::new() };
+    let SetExpr::Values(values) = &*source.body else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     for row in &values.rows {
         for (column, value) in row.iter().enumerate() {
@@ -93,7 +123,10 @@ fn placeholders(source: &Query) -> Vec<(usize, usize)> {
 }
 
 /// The table, the columns that get values, and where the values come from.
-fn understand<'a>(run: &'a Run, insert: &'a Insert) -> Result<(&'a Relation, Vec<String>, &'a Query)> {
+fn understand<'a>(
+    run: &'a Run,
+    insert: &'a Insert,
+) -> Result<(&'a Relation, Vec<String>, &'a Query)> {
     let Insert {
         insert_token: _,
         optimizer_hints: _,
@@ -123,7 +156,11 @@ fn understand<'a>(run: &'a Run, insert: &'a Insert) -> Result<(&'a Relation, Vec
         multi_table_else_clause,
     } = insert;
     clause(on.is_some(), "ON CONFLICT", "use MERGE")?;
-    clause(returning.is_some() || output.is_some(), "RETURNING", "read the rows afterwards")?;
+    clause(
+        returning.is_some() || output.is_some(),
+        "RETURNING",
+        "read the rows afterwards",
+    )?;
     clause(*overwrite, "INSERT OVERWRITE", "use DELETE and INSERT")?;
     let foreign = or.is_some()
         || *ignore
@@ -139,26 +176,47 @@ fn understand<'a>(run: &'a Run, insert: &'a Insert) -> Result<(&'a Relation, Vec
         || !multi_table_into_clauses.is_empty()
         || !multi_table_when_clauses.is_empty()
         || multi_table_else_clause.is_some();
-    clause(foreign, "this form of INSERT", "use INSERT INTO t (columns) query")?;
+    clause(
+        foreign,
+        "this form of INSERT",
+        "use INSERT INTO t (columns) query",
+    )?;
     let TableObject::TableName(name) = table else {
-        return Err(Error::unsupported("INSERT INTO FUNCTION is not supported", "name a table"));
+        return Err(Error::unsupported(
+            "INSERT INTO FUNCTION is not supported",
+            "name a table",
+        ));
     };
     let (schema, name) = run.scope.split_name(&parts(name))?;
     let relation = ingest::target(&run.scope, &schema, &name)?;
     let Some(source) = source else {
-        return Err(Error::unsupported("DEFAULT VALUES is not supported", "name a column and its value"));
+        return Err(Error::unsupported(
+            "DEFAULT VALUES is not supported",
+            "name a column and its value",
+        ));
     };
-    let columns = columns.iter().map(|c| parts(c).pop().unwrap_or_default()).collect::<Vec<_>>();
+    let columns = columns
+        .iter()
+        .map(|c| parts(c).pop().unwrap_or_default())
+        .collect::<Vec<_>>();
     let columns = match columns.is_empty() {
         false => columns,
-        true => relation.columns.iter().filter(|c| c.generated.is_none()).map(|c| c.name.clone()).collect(),
+        true => relation
+            .columns
+            .iter()
+            .filter(|c| c.generated.is_none())
+            .map(|c| c.name.clone())
+            .collect(),
     };
     for name in &columns {
         match relation.columns.iter().find(|c| c.name == *name) {
             None => {
                 return Err(Error::refused(
                     SqlState::UNDEFINED_COLUMN,
-                    format!("column \"{name}\" of relation \"{}\" does not exist", relation.name),
+                    format!(
+                        "column \"{name}\" of relation \"{}\" does not exist",
+                        relation.name
+                    ),
                 ));
             }
             Some(column) if column.generated.is_some() => return Err(generated_always(name)),
@@ -188,7 +246,11 @@ fn named(columns: &[String], batch: RecordBatch) -> Result<RecordBatch> {
         .map(|(f, name)| f.as_ref().clone().with_name(name).with_nullable(true))
         .collect();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), batch.columns().to_vec(), &options)?)
+    Ok(RecordBatch::try_new_with_options(
+        Arc::new(Schema::new(fields)),
+        batch.columns().to_vec(),
+        &options,
+    )?)
 }
 
 /// Collects rows that must be stored in one piece, up to a number of bytes.

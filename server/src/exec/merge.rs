@@ -9,8 +9,8 @@ use std::sync::Arc;
 use catalog::{Privilege, Relation, RelationKind};
 use datafusion::datasource::MemTable;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Merge, MergeAction, MergeClause, MergeClauseKind, MergeInsertKind, SelectItem, TableFactor,
-    TableWithJoins,
+    Expr, Ident, Merge, MergeAction, MergeClause, MergeClauseKind, MergeInsertKind, SelectItem,
+    TableFactor, TableWithJoins,
 };
 
 use super::delete::target;
@@ -28,7 +28,11 @@ const SOURCE_LIMIT: usize = 512 << 20;
 
 /// Merges the source into the table.
 pub async fn execute(run: &Run, merge: &Merge) -> Result<Outcome> {
-    clause(merge.output.is_some(), "RETURNING", "read the rows afterwards")?;
+    clause(
+        merge.output.is_some(),
+        "RETURNING",
+        "read the rows afterwards",
+    )?;
     let (relation, table) = target(run, &merge.table)?;
     check_rights(run, relation, &merge.clauses)?;
     run.scope.touch(relation.oid);
@@ -39,7 +43,10 @@ pub async fn execute(run: &Run, merge: &Merge) -> Result<Outcome> {
     // rows that were updated went and came back: what went for good was deleted
     let (rows, tag) = merging.outcome(&merge.clauses, changed, gone);
     run.session()?.with_transaction(|t| t.note_write("MERGE"));
-    Ok(Outcome::Command { tag, rows: Some(rows) })
+    Ok(Outcome::Command {
+        tag,
+        rows: Some(rows),
+    })
 }
 
 fn check_rights(run: &Run, relation: &Relation, clauses: &[MergeClause]) -> Result<()> {
@@ -49,10 +56,20 @@ fn check_rights(run: &Run, relation: &Relation, clauses: &[MergeClause]) -> Resu
             MergeAction::Update(_) => Privilege::Update,
             MergeAction::Delete { .. } => Privilege::Delete,
         };
-        privileges::check_relation(&run.scope.catalog, &run.scope.caller.role, relation, privilege)?;
+        privileges::check_relation(
+            &run.scope.catalog,
+            &run.scope.caller.role,
+            relation,
+            privilege,
+        )?;
     }
     // the condition reads the table
-    privileges::check_relation(&run.scope.catalog, &run.scope.caller.role, relation, Privilege::Select)
+    privileges::check_relation(
+        &run.scope.catalog,
+        &run.scope.caller.role,
+        relation,
+        Privilege::Select,
+    )
 }
 
 struct Merging<'a> {
@@ -67,7 +84,10 @@ struct Merging<'a> {
 impl<'a> Merging<'a> {
     async fn new(run: &Run, relation: &'a Relation, table: Named, merge: &Merge) -> Result<Self> {
         let alias = source_alias(&merge.source)?;
-        let from = TableWithJoins { relation: merge.source.clone(), joins: Vec::new() };
+        let from = TableWithJoins {
+            relation: merge.source.clone(),
+            joins: Vec::new(),
+        };
         let everything = SelectItem::Wildcard(Default::default());
         let read = query::select(vec![everything], vec![from], None)?;
         let (state, plan) = query::plan(&run.scope, read, &run.params).await?;
@@ -75,7 +95,12 @@ impl<'a> Merging<'a> {
         let batches = rows::collect(run, &state, &plan, SOURCE_LIMIT).await?;
         let batches = batches
             .into_iter()
-            .map(|b| Ok(arrow::record_batch::RecordBatch::try_new(Arc::clone(&schema), b.columns().to_vec())?))
+            .map(|b| {
+                Ok(arrow::record_batch::RecordBatch::try_new(
+                    Arc::clone(&schema),
+                    b.columns().to_vec(),
+                )?)
+            })
             .collect::<Result<Vec<_>>>()?;
         let provider = MemTable::try_new(schema, vec![batches])?;
         let key = (run.scope.caller.schema.clone(), SOURCE.to_owned());
@@ -84,34 +109,58 @@ impl<'a> Merging<'a> {
             streaming: relation.kind == RelationKind::StreamingTable,
             table,
             source: rewrite::source_factor(SOURCE, alias),
-            sources: HashMap::from([(key, Arc::new(provider) as Arc<dyn datafusion::catalog::TableProvider>)]),
+            sources: HashMap::from([(
+                key,
+                Arc::new(provider) as Arc<dyn datafusion::catalog::TableProvider>,
+            )]),
             on: (*merge.on).clone(),
         })
     }
 
     fn change(&self, clauses: &[MergeClause]) -> Result<Change> {
-        let mut parts = vec![self.part(self.kept_items(), &[&self.table.from], Some(self.exists(&self.source, true)?), false)?];
+        let mut parts = vec![self.part(
+            self.kept_items(),
+            &[&self.table.from],
+            Some(self.exists(&self.source, true)?),
+            false,
+        )?];
         let mut undecided: Vec<Expr> = Vec::new();
         let mut uninserted: Vec<Expr> = Vec::new();
         for one in clauses {
             match (&one.clause_kind, &one.action) {
                 (MergeClauseKind::Matched, MergeAction::Update(update)) => {
-                    clause(update.update_predicate.is_some() || update.delete_predicate.is_some(), "WHERE in a MERGE action", "use WHEN … AND")?;
+                    clause(
+                        update.update_predicate.is_some() || update.delete_predicate.is_some(),
+                        "WHERE in a MERGE action",
+                        "use WHEN … AND",
+                    )?;
                     let values = rewrite::assignments(self.relation, &update.assignments)?;
-                    let items = rewrite::changed_items(self.relation, &self.table.alias, self.streaming, &values);
+                    let items = rewrite::changed_items(
+                        self.relation,
+                        &self.table.alias,
+                        self.streaming,
+                        &values,
+                    );
                     parts.push(self.matched(items, &undecided, one.predicate.clone(), true)?);
                     undecided.push(rewrite::is_not_true(condition(one)?));
                 }
                 (MergeClauseKind::Matched, MergeAction::Delete { .. }) => {
                     undecided.push(rewrite::is_not_true(condition(one)?));
                 }
-                (MergeClauseKind::NotMatched | MergeClauseKind::NotMatchedByTarget, MergeAction::Insert(insert)) => {
+                (
+                    MergeClauseKind::NotMatched | MergeClauseKind::NotMatchedByTarget,
+                    MergeAction::Insert(insert),
+                ) => {
                     clause(
                         self.streaming,
                         "MERGE … INSERT into a streaming table",
                         "INSERT the new rows, and MERGE what only updates or deletes",
                     )?;
-                    clause(insert.insert_predicate.is_some(), "WHERE in a MERGE action", "use WHEN … AND")?;
+                    clause(
+                        insert.insert_predicate.is_some(),
+                        "WHERE in a MERGE action",
+                        "use WHEN … AND",
+                    )?;
                     let items = self.inserted(&insert.columns, &insert.kind)?;
                     let unmatched = self.exists(&self.table.from, true)?;
                     let mut wanted = uninserted.clone();
@@ -126,34 +175,66 @@ impl<'a> Merging<'a> {
                         "use DELETE or UPDATE with NOT EXISTS",
                     ));
                 }
-                _ => return Err(Error::refused(SqlState::SYNTAX_ERROR, "this action cannot follow this WHEN")),
+                _ => {
+                    return Err(Error::refused(
+                        SqlState::SYNTAX_ERROR,
+                        "this action cannot follow this WHEN",
+                    ));
+                }
             }
         }
         // matched rows that no clause wants stay as they are
         parts.push(self.matched(self.kept_items(), &undecided, None, false)?);
-        Ok(Change { parts, must_be_zero: vec![(self.ambiguous()?, ambiguity())], sources: self.sources.clone() })
+        Ok(Change {
+            parts,
+            must_be_zero: vec![(self.ambiguous()?, ambiguity())],
+            sources: self.sources.clone(),
+        })
     }
 
     fn kept_items(&self) -> Vec<SelectItem> {
         rewrite::all_items(self.relation, &self.table.alias, self.streaming)
     }
 
-    fn matched(&self, items: Vec<SelectItem>, before: &[Expr], own: Option<Expr>, changed: bool) -> Result<Part> {
+    fn matched(
+        &self,
+        items: Vec<SelectItem>,
+        before: &[Expr],
+        own: Option<Expr>,
+        changed: bool,
+    ) -> Result<Part> {
         let mut wanted = vec![Expr::Nested(Box::new(self.on.clone()))];
         wanted.extend(before.iter().cloned());
         wanted.extend(own.map(rewrite::is_true));
-        self.part(items, &[&self.table.from, &self.source], all(wanted)?, changed)
+        self.part(
+            items,
+            &[&self.table.from, &self.source],
+            all(wanted)?,
+            changed,
+        )
     }
 
-    fn part(&self, items: Vec<SelectItem>, from: &[&TableWithJoins], selection: Option<Expr>, changed: bool) -> Result<Part> {
+    fn part(
+        &self,
+        items: Vec<SelectItem>,
+        from: &[&TableWithJoins],
+        selection: Option<Expr>,
+        changed: bool,
+    ) -> Result<Part> {
         let from = from.iter().map(|f| (*f).clone()).collect();
-        Ok(Part { query: query::select(items, from, selection)?, changed })
+        Ok(Part {
+            query: query::select(items, from, selection)?,
+            changed,
+        })
     }
 
     fn exists(&self, other: &TableWithJoins, negated: bool) -> Result<Expr> {
         let one = SelectItem::UnnamedExpr(crate::dialect::parse_expr("1")?);
         let inner = query::select(vec![one], vec![other.clone()], Some(self.on.clone()))?;
-        Ok(Expr::Exists { subquery: Box::new(inner), negated })
+        Ok(Expr::Exists {
+            subquery: Box::new(inner),
+            negated,
+        })
     }
 
     /// Pairs that match minus table rows that match: more than 0 when a row has two partners.
@@ -183,30 +264,62 @@ impl<'a> Merging<'a> {
         kind: &MergeInsertKind,
     ) -> Result<Vec<SelectItem>> {
         let MergeInsertKind::Values(values) = kind else {
-            return Err(Error::unsupported("INSERT ROW is not supported", "use INSERT (columns) VALUES (…)"));
+            return Err(Error::unsupported(
+                "INSERT ROW is not supported",
+                "use INSERT (columns) VALUES (…)",
+            ));
         };
         let [row] = values.rows.as_slice() else {
-            return Err(Error::refused(SqlState::SYNTAX_ERROR, "MERGE inserts one row of values"));
+            return Err(Error::refused(
+                SqlState::SYNTAX_ERROR,
+                "MERGE inserts one row of values",
+            ));
         };
         let names: Vec<String> = match columns.is_empty() {
-            true => self.relation.columns.iter().filter(|c| c.generated.is_none()).map(|c| c.name.clone()).collect(),
-            false => columns.iter().map(|c| c.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default()).collect(),
+            true => self
+                .relation
+                .columns
+                .iter()
+                .filter(|c| c.generated.is_none())
+                .map(|c| c.name.clone())
+                .collect(),
+            false => columns
+                .iter()
+                .map(|c| {
+                    c.0.last()
+                        .and_then(|p| p.as_ident())
+                        .map(fold)
+                        .unwrap_or_default()
+                })
+                .collect(),
         };
         if row.len() != names.len() {
-            return Err(Error::refused(SqlState::SYNTAX_ERROR, "INSERT has not as many expressions as columns"));
+            return Err(Error::refused(
+                SqlState::SYNTAX_ERROR,
+                "INSERT has not as many expressions as columns",
+            ));
         }
         Ok(names
             .into_iter()
             .zip(row.iter())
-            .map(|(name, expr)| SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', name) })
+            .map(|(name, expr)| SelectItem::ExprWithAlias {
+                expr: expr.clone(),
+                alias: Ident::with_quote('"', name),
+            })
             .collect())
     }
 
     fn outcome(&self, clauses: &[MergeClause], changed: u64, gone: u64) -> (u64, String) {
         // `gone` counts rows of before that are not among the kept ones: updated and deleted ones
-        let updates = clauses.iter().any(|c| matches!(c.action, MergeAction::Update(_)));
-        let inserts = clauses.iter().any(|c| matches!(c.action, MergeAction::Insert(_)));
-        let deletes = clauses.iter().any(|c| matches!(c.action, MergeAction::Delete { .. }));
+        let updates = clauses
+            .iter()
+            .any(|c| matches!(c.action, MergeAction::Update(_)));
+        let inserts = clauses
+            .iter()
+            .any(|c| matches!(c.action, MergeAction::Insert(_)));
+        let deletes = clauses
+            .iter()
+            .any(|c| matches!(c.action, MergeAction::Delete { .. }));
         let total = match (updates, inserts, deletes) {
             (_, false, _) => gone,
             (true, true, false) | (false, true, false) => changed,
@@ -219,8 +332,11 @@ impl<'a> Merging<'a> {
 }
 
 fn ambiguity() -> Error {
-    Error::refused(SqlState::CARDINALITY_VIOLATION, "MERGE command cannot affect row a second time")
-        .with_hint("ensure that not more than one source row matches any one target row")
+    Error::refused(
+        SqlState::CARDINALITY_VIOLATION,
+        "MERGE command cannot affect row a second time",
+    )
+    .with_hint("ensure that not more than one source row matches any one target row")
 }
 
 fn condition(one: &MergeClause) -> Result<Expr> {
@@ -233,8 +349,13 @@ fn condition(one: &MergeClause) -> Result<Expr> {
 fn source_alias(source: &TableFactor) -> Result<Ident> {
     match source {
         TableFactor::Table { .. } => Ok(rewrite::named(source)?.alias),
-        TableFactor::Derived { alias: Some(alias), .. } if alias.columns.is_empty() => Ok(alias.name.clone()),
-        _ => Err(Error::unsupported("this source of a MERGE is not supported", "use a table or (query) AS name")),
+        TableFactor::Derived {
+            alias: Some(alias), ..
+        } if alias.columns.is_empty() => Ok(alias.name.clone()),
+        _ => Err(Error::unsupported(
+            "this source of a MERGE is not supported",
+            "use a table or (query) AS name",
+        )),
     }
 }
 

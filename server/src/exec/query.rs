@@ -26,7 +26,11 @@ pub async fn execute(run: &Run, query: &Query) -> Result<Outcome> {
     let schema = output_schema(query, &physical.schema());
     let stream = datafusion::physical_plan::execute_stream(physical, state.task_ctx())?;
     let stream = rows::guarded(stream, &run.cancel, run.deadline);
-    Ok(Outcome::Rows { tag: "SELECT", schema: Arc::clone(&schema), stream: rows::renamed(stream, schema) })
+    Ok(Outcome::Rows {
+        tag: "SELECT",
+        schema: Arc::clone(&schema),
+        stream: rows::renamed(stream, schema),
+    })
 }
 
 /// Parameters and columns of a query.
@@ -34,22 +38,36 @@ pub async fn describe(run: &Run, query: &Query, hints: &[Option<DataType>]) -> R
     check(query)?;
     let state = run.scope.state()?;
     let (params, plan) = parameters(&state, Ast::Query(Box::new(query.clone())), hints).await?;
-    let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+    let plan = state
+        .analyzer()
+        .execute_and_check(plan, state.config_options(), |_, _| {})?;
     let schema = output_schema(query, plan.schema().as_arrow());
-    Ok(Description { params, schema: Some(schema) })
+    Ok(Description {
+        params,
+        schema: Some(schema),
+    })
 }
 
 /// Plans a statement and puts the parameters in.
 ///
 /// # Errors
 /// 08P01 when there are not as many as the statement has.
-pub async fn bound_plan(state: &SessionState, statement: Ast, params: &[ScalarValue]) -> Result<LogicalPlan> {
-    let plan = state.statement_to_plan(PlanStatement::Statement(Box::new(statement))).await?;
+pub async fn bound_plan(
+    state: &SessionState,
+    statement: Ast,
+    params: &[ScalarValue],
+) -> Result<LogicalPlan> {
+    let plan = state
+        .statement_to_plan(PlanStatement::Statement(Box::new(statement)))
+        .await?;
     let wanted = plan.get_parameter_types()?.len();
     if wanted > params.len() {
         return Err(Error::refused(
             SqlState::PROTOCOL_VIOLATION,
-            format!("the statement has {wanted} parameters, but {} were given", params.len()),
+            format!(
+                "the statement has {wanted} parameters, but {} were given",
+                params.len()
+            ),
         ));
     }
     match params.is_empty() {
@@ -65,7 +83,9 @@ pub async fn parameters(
     statement: Ast,
     hints: &[Option<DataType>],
 ) -> Result<(Vec<DataType>, LogicalPlan)> {
-    let plan = state.statement_to_plan(PlanStatement::Statement(Box::new(statement))).await?;
+    let plan = state
+        .statement_to_plan(PlanStatement::Statement(Box::new(statement)))
+        .await?;
     let inferred = plan.get_parameter_types()?;
     let count = inferred
         .keys()
@@ -76,14 +96,18 @@ pub async fn parameters(
     let types: Vec<DataType> = (1..=count)
         .map(|n| {
             let hint = hints.get(n - 1).cloned().flatten();
-            hint.or_else(|| inferred.get(&format!("${n}")).cloned().flatten()).unwrap_or(DataType::Utf8)
+            hint.or_else(|| inferred.get(&format!("${n}")).cloned().flatten())
+                .unwrap_or(DataType::Utf8)
         })
         .map(canonical)
         .collect();
     if types.is_empty() {
         return Ok((types, plan));
     }
-    let nulls = types.iter().map(ScalarValue::try_from).collect::<datafusion::error::Result<Vec<_>>>()?;
+    let nulls = types
+        .iter()
+        .map(ScalarValue::try_from)
+        .collect::<datafusion::error::Result<Vec<_>>>()?;
     let plan = plan.with_param_values(ParamValues::from(nulls))?;
     Ok((types, plan))
 }
@@ -98,10 +122,12 @@ fn canonical(ty: DataType) -> DataType {
 /// Refuses writing common table expressions: they would be planned as another statement.
 fn check(query: &Query) -> Result<()> {
     match &*query.body {
-        SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => Err(Error::unsupported(
-            "WITH before a writing statement is not supported",
-            "write INSERT INTO … WITH … SELECT …",
-        )),
+        SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+            Err(Error::unsupported(
+                "WITH before a writing statement is not supported",
+                "write INSERT INTO … WITH … SELECT …",
+            ))
+        }
         _ => Ok(()),
     }
 }
@@ -110,17 +136,28 @@ fn check(query: &Query) -> Result<()> {
 pub fn output_schema(query: &Query, planned: &Schema) -> SchemaRef {
     let planned_names: Vec<String> = planned.fields().iter().map(|f| f.name().clone()).collect();
     let names = output_names(query, &planned_names);
-    let fields: Vec<Field> =
-        planned.fields().iter().zip(names).map(|(f, name)| f.as_ref().clone().with_name(name)).collect();
+    let fields: Vec<Field> = planned
+        .fields()
+        .iter()
+        .zip(names)
+        .map(|(f, name)| f.as_ref().clone().with_name(name))
+        .collect();
     Arc::new(Schema::new(fields))
 }
 
 /// What PostgreSQL would call a query's columns: a function call is its function's name, a cast its
 /// operand's, anything else without a name `?column?`. Columns of wildcards keep their own names.
 pub fn output_names(query: &Query, planned: &[String]) -> Vec<String> {
-    let Some(items) = select_list(&query.body) else { return planned.to_vec() };
+    let Some(items) = select_list(&query.body) else {
+        return planned.to_vec();
+    };
     let wild = |item: &SelectItem| {
-        matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) | SelectItem::ExprWithAliases { .. })
+        matches!(
+            item,
+            SelectItem::Wildcard(_)
+                | SelectItem::QualifiedWildcard(..)
+                | SelectItem::ExprWithAliases { .. }
+        )
     };
     let before = items.iter().take_while(|i| !wild(i)).count();
     let after = items.iter().rev().take_while(|i| !wild(i)).count();
@@ -132,7 +169,11 @@ pub fn output_names(query: &Query, planned: &[String]) -> Vec<String> {
     for (name, item) in names.iter_mut().zip(&items[..before]) {
         rename(name, item);
     }
-    for (name, item) in names.iter_mut().rev().zip(items[items.len() - after..].iter().rev()) {
+    for (name, item) in names
+        .iter_mut()
+        .rev()
+        .zip(items[items.len() - after..].iter().rev())
+    {
         rename(name, item);
     }
     names
@@ -158,12 +199,14 @@ fn expression_name(expr: &Expr) -> Option<String> {
         Expr::Identifier(ident) => Some(fold(ident)),
         Expr::CompoundIdentifier(parts) => parts.last().map(fold),
         Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).map(fold),
-        Expr::Cast { expr, data_type, .. } => {
-            expression_name(expr).or_else(|| Some(data_type.to_string().to_lowercase()))
-        }
-        Expr::Nested(expr) | Expr::Collate { expr, .. } | Expr::AtTimeZone { timestamp: expr, .. } => {
-            expression_name(expr)
-        }
+        Expr::Cast {
+            expr, data_type, ..
+        } => expression_name(expr).or_else(|| Some(data_type.to_string().to_lowercase())),
+        Expr::Nested(expr)
+        | Expr::Collate { expr, .. }
+        | Expr::AtTimeZone {
+            timestamp: expr, ..
+        } => expression_name(expr),
         Expr::Case { .. } => Some("case".to_owned()),
         Expr::Exists { .. } => Some("exists".to_owned()),
         Expr::Extract { .. } => Some("extract".to_owned()),
@@ -209,7 +252,8 @@ pub fn call(name: &str, args: Vec<Expr>) -> Result<Expr> {
     let SetExpr::Select(select) = &mut *query.body else {
         return Err(Error::Internal("the call template is no select".to_owned()));
     };
-    let Some(SelectItem::UnnamedExpr(Expr::Function(mut function))) = select.projection.pop() else {
+    let Some(SelectItem::UnnamedExpr(Expr::Function(mut function))) = select.projection.pop()
+    else {
         return Err(Error::Internal("the call template is no call".to_owned()));
     };
     function.name = ast::ObjectName::from(vec![ast::Ident::new(name)]);
@@ -221,7 +265,11 @@ pub fn call(name: &str, args: Vec<Expr>) -> Result<Expr> {
 }
 
 /// Plans a query made by [`select`], with the parameters put in.
-pub async fn plan(scope: &Arc<Scope>, query: Query, params: &[ScalarValue]) -> Result<(SessionState, LogicalPlan)> {
+pub async fn plan(
+    scope: &Arc<Scope>,
+    query: Query,
+    params: &[ScalarValue],
+) -> Result<(SessionState, LogicalPlan)> {
     let state = scope.state()?;
     let plan = bound_plan(&state, Ast::Query(Box::new(query)), params).await?;
     Ok((state, plan))

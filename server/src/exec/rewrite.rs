@@ -49,7 +49,9 @@ pub(super) struct Change {
 /// Refuses a change of rows that materialized views have already counted.
 pub(super) fn check_views(scope: &Scope, relation: &Relation) -> Result<()> {
     let view = scope.catalog.relations.iter().find(|r| {
-        r.materialized.as_ref().is_some_and(|m| m.source == relation.oid)
+        r.materialized
+            .as_ref()
+            .is_some_and(|m| m.source == relation.oid)
     });
     match view {
         None => Ok(()),
@@ -57,7 +59,10 @@ pub(super) fn check_views(scope: &Scope, relation: &Relation) -> Result<()> {
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("cannot change rows of \"{}\"", relation.name),
         )
-        .with_detail(format!("materialized view \"{}\" has counted them (on_source_change = 'fail')", view.name))
+        .with_detail(format!(
+            "materialized view \"{}\" has counted them (on_source_change = 'fail')",
+            view.name
+        ))
         .with_hint("drop the view, change the rows, and create the view again")),
     }
 }
@@ -68,7 +73,11 @@ pub(super) async fn apply(run: &Run, relation: &Relation, change: Change) -> Res
     let Some(head) = scope.head.tables.get(&relation.oid).cloned() else {
         return Err(Error::undefined_table(&relation.name));
     };
-    let schema_name = scope.catalog.schema_by_oid(relation.schema).map(|s| s.name.clone()).unwrap_or_default();
+    let schema_name = scope
+        .catalog
+        .schema_by_oid(relation.schema)
+        .map(|s| s.name.clone())
+        .unwrap_or_default();
     let key = (schema_name, relation.name.clone());
     let intake = Intake::new(scope, relation)?;
     scope
@@ -105,8 +114,16 @@ pub(super) async fn apply(run: &Run, relation: &Relation, change: Change) -> Res
             if changed == 0 && gone == 0 {
                 return Ok((snapshot.table, (0, 0)));
             }
-            let removes = snapshot.files.iter().map(|f| remove(&snapshot, f)).collect();
-            let commit = lake::Commit { adds, removes, ..lake::Commit::default() };
+            let removes = snapshot
+                .files
+                .iter()
+                .map(|f| remove(&snapshot, f))
+                .collect();
+            let commit = lake::Commit {
+                adds,
+                removes,
+                ..lake::Commit::default()
+            };
             let after = lake::commit(&snapshot, commit).await?;
             Ok((after.table, (changed, gone)))
         })
@@ -139,13 +156,19 @@ async fn write(
     for part in parts {
         let (state, plan) = query::plan(scope, part.query, &run.params).await?;
         let changed = part.changed;
-        let stream = rows::start(run, &state, &plan).await?.map(move |batch| Ok::<_, Error>((changed, batch?)));
+        let stream = rows::start(run, &state, &plan)
+            .await?
+            .map(move |batch| Ok::<_, Error>((changed, batch?)));
         streams.push(stream);
     }
     let stored = Arc::clone(&snapshot.schema);
     let batches = futures::stream::iter(streams).flatten().map(move |next| {
         let (changed, batch) = next?;
-        let count = if changed { &counts.changed } else { &counts.kept };
+        let count = if changed {
+            &counts.changed
+        } else {
+            &counts.kept
+        };
         count.fetch_add(batch.num_rows() as u64, Relaxed);
         conform(&batch, &stored, changed.then_some(intake))
     });
@@ -153,7 +176,11 @@ async fn write(
 }
 
 /// Rows in the stored schema; changed ones pass the table's constraints first.
-fn conform(batch: &RecordBatch, stored: &Arc<Schema>, intake: Option<&Intake>) -> Result<RecordBatch> {
+fn conform(
+    batch: &RecordBatch,
+    stored: &Arc<Schema>,
+    intake: Option<&Intake>,
+) -> Result<RecordBatch> {
     let lsn = stored.fields().first().is_some_and(|f| f.name() == LSN);
     let checked = match intake {
         None => None,
@@ -168,21 +195,37 @@ fn conform(batch: &RecordBatch, stored: &Arc<Schema>, intake: Option<&Intake>) -
         .fields()
         .iter()
         .map(|field| {
-            let from = checked.as_ref().and_then(|c| c.column_by_name(field.name()));
+            let from = checked
+                .as_ref()
+                .and_then(|c| c.column_by_name(field.name()));
             let column = from.or_else(|| batch.column_by_name(field.name()));
-            let column = column.ok_or_else(|| Error::Internal(format!("column \"{}\" is missing", field.name())))?;
+            let column = column.ok_or_else(|| {
+                Error::Internal(format!("column \"{}\" is missing", field.name()))
+            })?;
             Ok(arrow::compute::cast(column, field.data_type())?)
         })
         .collect::<Result<Vec<ArrayRef>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(Arc::clone(stored), columns, &options)?)
+    Ok(RecordBatch::try_new_with_options(
+        Arc::clone(stored),
+        columns,
+        &options,
+    )?)
 }
 
 fn remove(snapshot: &lake::LakeSnapshot, file: &lake::LakeFile) -> Remove {
-    let values = snapshot.partition_by.iter().zip(&file.partition_values).map(|(name, value)| {
-        let text = if value.is_null() { None } else { Some(value.to_string()) };
-        (name.clone(), text)
-    });
+    let values = snapshot
+        .partition_by
+        .iter()
+        .zip(&file.partition_values)
+        .map(|(name, value)| {
+            let text = if value.is_null() {
+                None
+            } else {
+                Some(value.to_string())
+            };
+            (name.clone(), text)
+        });
     Remove {
         path: file.path.clone(),
         data_change: true,
@@ -206,16 +249,35 @@ pub(super) struct Named {
 /// Understands `t`, `s.t` and `t AS a`.
 pub(super) fn named(table: &TableFactor) -> Result<Named> {
     match table {
-        TableFactor::Table { name, alias, args: None, .. } => {
+        TableFactor::Table {
+            name,
+            alias,
+            args: None,
+            ..
+        } => {
             let last = name.0.last().and_then(|p| p.as_ident()).cloned();
             let alias = match alias {
                 Some(alias) if alias.columns.is_empty() => alias.name.clone(),
-                Some(_) => return Err(Error::unsupported("column aliases are not supported here", "name the table only")),
+                Some(_) => {
+                    return Err(Error::unsupported(
+                        "column aliases are not supported here",
+                        "name the table only",
+                    ));
+                }
                 None => last.ok_or_else(|| Error::Internal("a table without a name".to_owned()))?,
             };
-            Ok(Named { from: TableWithJoins { relation: table.clone(), joins: Vec::new() }, alias })
+            Ok(Named {
+                from: TableWithJoins {
+                    relation: table.clone(),
+                    joins: Vec::new(),
+                },
+                alias,
+            })
         }
-        _ => Err(Error::unsupported("this form of target is not supported", "name a table")),
+        _ => Err(Error::unsupported(
+            "this form of target is not supported",
+            "name a table",
+        )),
     }
 }
 
@@ -223,7 +285,12 @@ pub(super) fn named(table: &TableFactor) -> Result<Named> {
 pub(super) fn source_factor(name: &str, alias: Ident) -> TableWithJoins {
     let relation = TableFactor::Table {
         name: ObjectName::from(vec![Ident::with_quote('"', name)]),
-        alias: Some(TableAlias { explicit: true, name: alias, columns: Vec::new(), at: None }),
+        alias: Some(TableAlias {
+            explicit: true,
+            name: alias,
+            columns: Vec::new(),
+            at: None,
+        }),
         args: None,
         with_hints: Vec::new(),
         version: None,
@@ -233,19 +300,27 @@ pub(super) fn source_factor(name: &str, alias: Ident) -> TableWithJoins {
         sample: None,
         index_hints: Vec::new(),
     };
-    TableWithJoins { relation, joins: Vec::new() }
+    TableWithJoins {
+        relation,
+        joins: Vec::new(),
+    }
 }
 
 /// `alias.column`, under the column's own name.
 pub(super) fn item(alias: &Ident, column: &str) -> SelectItem {
     let expr = Expr::CompoundIdentifier(vec![alias.clone(), Ident::with_quote('"', column)]);
-    SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', column) }
+    SelectItem::ExprWithAlias {
+        expr,
+        alias: Ident::with_quote('"', column),
+    }
 }
 
 /// All stored columns of a table, `_lsn` first where it has one.
 pub(super) fn all_items(relation: &Relation, alias: &Ident, streaming: bool) -> Vec<SelectItem> {
     let lsn = streaming.then(|| item(alias, LSN));
-    lsn.into_iter().chain(relation.columns.iter().map(|c| item(alias, &c.name))).collect()
+    lsn.into_iter()
+        .chain(relation.columns.iter().map(|c| item(alias, &c.name)))
+        .collect()
 }
 
 /// Stored columns with new values for some; generated ones are left out, they are made again.
@@ -256,12 +331,17 @@ pub(super) fn changed_items(
     values: &HashMap<String, Expr>,
 ) -> Vec<SelectItem> {
     let lsn = streaming.then(|| item(alias, LSN));
-    let columns = relation.columns.iter().filter(|c| c.generated.is_none()).map(|c| match values.get(&c.name) {
-        None => item(alias, &c.name),
-        Some(value) => {
-            SelectItem::ExprWithAlias { expr: value.clone(), alias: Ident::with_quote('"', &c.name) }
-        }
-    });
+    let columns = relation
+        .columns
+        .iter()
+        .filter(|c| c.generated.is_none())
+        .map(|c| match values.get(&c.name) {
+            None => item(alias, &c.name),
+            Some(value) => SelectItem::ExprWithAlias {
+                expr: value.clone(),
+                alias: Ident::with_quote('"', &c.name),
+            },
+        });
     lsn.into_iter().chain(columns).collect()
 }
 
@@ -274,20 +354,36 @@ pub(super) fn assignments(
     let mut values = HashMap::new();
     for assignment in assignments {
         let AssignmentTarget::ColumnName(name) = &assignment.target else {
-            return Err(Error::unsupported("SET (a, b) = … is not supported", "assign each column by itself"));
+            return Err(Error::unsupported(
+                "SET (a, b) = … is not supported",
+                "assign each column by itself",
+            ));
         };
-        let column = name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
+        let column = name
+            .0
+            .last()
+            .and_then(|p| p.as_ident())
+            .map(fold)
+            .unwrap_or_default();
         match relation.columns.iter().find(|c| c.name == column) {
             None => {
                 return Err(Error::refused(
                     SqlState::UNDEFINED_COLUMN,
-                    format!("column \"{column}\" of relation \"{}\" does not exist", relation.name),
+                    format!(
+                        "column \"{column}\" of relation \"{}\" does not exist",
+                        relation.name
+                    ),
                 ));
             }
-            Some(c) if c.generated.is_some() => return Err(super::write::generated_always(&column)),
+            Some(c) if c.generated.is_some() => {
+                return Err(super::write::generated_always(&column));
+            }
             Some(_) => {}
         }
-        if values.insert(column.clone(), assignment.value.clone()).is_some() {
+        if values
+            .insert(column.clone(), assignment.value.clone())
+            .is_some()
+        {
             return Err(Error::refused(
                 SqlState::SYNTAX_ERROR,
                 format!("multiple assignments to same column \"{column}\""),

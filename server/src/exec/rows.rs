@@ -20,12 +20,18 @@ use crate::error::{Error, Result, SqlState};
 
 /// The refusal of a cancelled statement.
 pub fn canceled() -> Error {
-    Error::refused(SqlState::QUERY_CANCELED, "canceling statement due to user request")
+    Error::refused(
+        SqlState::QUERY_CANCELED,
+        "canceling statement due to user request",
+    )
 }
 
 /// The refusal of a statement that took too long.
 pub fn timed_out() -> Error {
-    Error::refused(SqlState::QUERY_CANCELED, "canceling statement due to statement timeout")
+    Error::refused(
+        SqlState::QUERY_CANCELED,
+        "canceling statement due to statement timeout",
+    )
 }
 
 /// Ready rows as an outcome.
@@ -33,11 +39,19 @@ pub fn of_batch(tag: &'static str, batch: RecordBatch) -> Outcome {
     let schema = batch.schema();
     let stream = futures::stream::iter([Ok(batch)]);
     let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream));
-    Outcome::Rows { tag, schema, stream }
+    Outcome::Rows {
+        tag,
+        schema,
+        stream,
+    }
 }
 
 /// Starts a plan; its rows end with the statement's cancel and deadline.
-pub async fn start(run: &Run, state: &SessionState, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
+pub async fn start(
+    run: &Run,
+    state: &SessionState,
+    plan: &LogicalPlan,
+) -> Result<SendableRecordBatchStream> {
     let physical = state.create_physical_plan(plan).await?;
     let stream = execute_stream(physical, state.task_ctx())?;
     Ok(guarded(stream, &run.cancel, run.deadline))
@@ -47,7 +61,12 @@ pub async fn start(run: &Run, state: &SessionState, plan: &LogicalPlan) -> Resul
 ///
 /// # Errors
 /// 53200 beyond the limit.
-pub async fn collect(run: &Run, state: &SessionState, plan: &LogicalPlan, limit: usize) -> Result<Vec<RecordBatch>> {
+pub async fn collect(
+    run: &Run,
+    state: &SessionState,
+    plan: &LogicalPlan,
+    limit: usize,
+) -> Result<Vec<RecordBatch>> {
     let mut stream = start(run, state, plan).await?;
     let mut batches = Vec::new();
     let mut bytes = 0;
@@ -55,8 +74,10 @@ pub async fn collect(run: &Run, state: &SessionState, plan: &LogicalPlan, limit:
         let batch = batch?;
         bytes += batch.get_array_memory_size();
         if bytes > limit {
-            return Err(Error::refused(SqlState::OUT_OF_MEMORY, "the rows do not fit in memory")
-                .with_hint("split the statement into smaller ones"));
+            return Err(
+                Error::refused(SqlState::OUT_OF_MEMORY, "the rows do not fit in memory")
+                    .with_hint("split the statement into smaller ones"),
+            );
         }
         batches.push(batch);
     }
@@ -67,7 +88,9 @@ pub async fn collect(run: &Run, state: &SessionState, plan: &LogicalPlan, limit:
 pub async fn count(run: &Run, state: &SessionState, plan: &LogicalPlan) -> Result<u64> {
     let batches = collect(run, state, plan, 1 << 20).await?;
     let value = batches.first().and_then(|b| {
-        let column = arrow::array::AsArray::as_primitive_opt::<arrow::datatypes::Int64Type>(b.columns().first()?)?;
+        let column = arrow::array::AsArray::as_primitive_opt::<arrow::datatypes::Int64Type>(
+            b.columns().first()?,
+        )?;
         column.iter().next().flatten()
     });
     value
@@ -82,7 +105,11 @@ pub fn renamed(stream: SendableRecordBatchStream, schema: SchemaRef) -> Sendable
         let batch = batch?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let columns = batch.columns().to_vec();
-        Ok(RecordBatch::try_new_with_options(Arc::clone(&shown), columns, &options)?)
+        Ok(RecordBatch::try_new_with_options(
+            Arc::clone(&shown),
+            columns,
+            &options,
+        )?)
     });
     Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
@@ -93,13 +120,15 @@ pub fn guarded(
     cancel: &CancellationToken,
     deadline: Option<Instant>,
 ) -> SendableRecordBatchStream {
-    Box::pin(Guarded {
-        stream: Some(stream),
-        cancel: Box::pin(cancel.clone().cancelled_owned()),
-        deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
-        schema: Arc::new(arrow::datatypes::Schema::empty()),
-    }
-    .with_schema())
+    Box::pin(
+        Guarded {
+            stream: Some(stream),
+            cancel: Box::pin(cancel.clone().cancelled_owned()),
+            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
+            schema: Arc::new(arrow::datatypes::Schema::empty()),
+        }
+        .with_schema(),
+    )
 }
 
 struct Guarded {
@@ -123,8 +152,13 @@ impl Stream for Guarded {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        let Some(stream) = &mut this.stream else { return Poll::Ready(None) };
-        let late = this.deadline.as_mut().is_some_and(|d| d.poll_unpin(cx).is_ready());
+        let Some(stream) = &mut this.stream else {
+            return Poll::Ready(None);
+        };
+        let late = this
+            .deadline
+            .as_mut()
+            .is_some_and(|d| d.poll_unpin(cx).is_ready());
         let stopped = this.cancel.poll_unpin(cx).is_ready();
         if late || stopped {
             this.stream = None;
@@ -146,7 +180,11 @@ pub fn traced<F>(stream: SendableRecordBatchStream, ended: F) -> SendableRecordB
 where
     F: FnOnce(u64, Option<&Error>) + Send + Unpin + 'static,
 {
-    Box::pin(Traced { stream, rows: 0, ended: Some(ended) })
+    Box::pin(Traced {
+        stream,
+        rows: 0,
+        ended: Some(ended),
+    })
 }
 
 struct Traced<F: FnOnce(u64, Option<&Error>)> {

@@ -1,8 +1,8 @@
 //! `SET`, `RESET`, `DISCARD`.
 
 use datafusion::sql::sqlparser::ast::{
-    ContextModifier, DiscardObject, Expr, ObjectName, Reset, ResetStatement, Set, TransactionAccessMode,
-    TransactionMode, UnaryOperator, Value,
+    ContextModifier, DiscardObject, Expr, ObjectName, Reset, ResetStatement, Set,
+    TransactionAccessMode, TransactionMode, UnaryOperator, Value,
 };
 
 use super::{Outcome, Run, token};
@@ -13,9 +13,17 @@ use crate::error::{Error, Result, SqlState};
 pub fn execute(run: &Run, set: &Set) -> Result<Outcome> {
     let session = run.session()?;
     match set {
-        Set::SingleAssignment { scope, hivevar: _, variable, values } => {
+        Set::SingleAssignment {
+            scope,
+            hivevar: _,
+            variable,
+            values,
+        } => {
             if matches!(scope, Some(ContextModifier::Global)) {
-                return Err(Error::unsupported("SET GLOBAL is not supported", "use the configuration file"));
+                return Err(Error::unsupported(
+                    "SET GLOBAL is not supported",
+                    "use the configuration file",
+                ));
             }
             refuse_local(matches!(scope, Some(ContextModifier::Local)))?;
             let name = name_of(variable);
@@ -26,7 +34,11 @@ pub fn execute(run: &Run, set: &Set) -> Result<Outcome> {
                 session.with_settings(|s| s.reset(&name))?;
                 return Outcome::command("SET");
             }
-            let value = values.iter().map(text).collect::<Result<Vec<_>>>()?.join(", ");
+            let value = values
+                .iter()
+                .map(text)
+                .collect::<Result<Vec<_>>>()?
+                .join(", ");
             if name == "weir.read_after" && !value.is_empty() {
                 token::parse(&value)?;
             }
@@ -41,21 +53,41 @@ pub fn execute(run: &Run, set: &Set) -> Result<Outcome> {
                 false => session.set("TimeZone", &value)?,
             }
         }
-        Set::SetRole { context_modifier, role_name } => {
+        Set::SetRole {
+            context_modifier,
+            role_name,
+        } => {
             refuse_local(matches!(context_modifier, Some(ContextModifier::Local)))?;
             session.set_role(role_name.as_ref().map(fold).as_deref())?;
         }
-        Set::SetNames { charset_name, collation_name: None } => {
+        Set::SetNames {
+            charset_name,
+            collation_name: None,
+        } => {
             session.set("client_encoding", &charset_name.value)?;
         }
-        Set::SetTransaction { modes, snapshot: None, session: _ } => {
+        Set::SetTransaction {
+            modes,
+            snapshot: None,
+            session: _,
+        } => {
             // every isolation level is met: a statement reads one cut
-            let read_only = modes.contains(&TransactionMode::AccessMode(TransactionAccessMode::ReadOnly));
+            let read_only = modes.contains(&TransactionMode::AccessMode(
+                TransactionAccessMode::ReadOnly,
+            ));
             if read_only {
-                return Err(Error::unsupported("SET TRANSACTION READ ONLY is not supported", "use BEGIN READ ONLY"));
+                return Err(Error::unsupported(
+                    "SET TRANSACTION READ ONLY is not supported",
+                    "use BEGIN READ ONLY",
+                ));
             }
         }
-        other => return Err(Error::unsupported(format!("{other} is not supported"), "use SET name = value")),
+        other => {
+            return Err(Error::unsupported(
+                format!("{other} is not supported"),
+                "use SET name = value",
+            ));
+        }
     }
     Outcome::command("SET")
 }
@@ -85,7 +117,10 @@ pub fn discard(run: &Run, object: &DiscardObject) -> Result<Outcome> {
 
 fn refuse_local(local: bool) -> Result<()> {
     match local {
-        true => Err(Error::unsupported("SET LOCAL is not supported", "use SET, and RESET afterwards")),
+        true => Err(Error::unsupported(
+            "SET LOCAL is not supported",
+            "use SET, and RESET afterwards",
+        )),
         false => Ok(()),
     }
 }
@@ -97,17 +132,29 @@ fn name_of(name: &ObjectName) -> String {
 fn text(value: &Expr) -> Result<String> {
     match value {
         Expr::Identifier(word) => Ok(word.value.clone()),
-        Expr::CompoundIdentifier(words) => Ok(words.iter().map(|w| w.value.as_str()).collect::<Vec<_>>().join(".")),
+        Expr::CompoundIdentifier(words) => Ok(words
+            .iter()
+            .map(|w| w.value.as_str())
+            .collect::<Vec<_>>()
+            .join(".")),
         Expr::Value(v) => match &v.value {
-            Value::SingleQuotedString(s) | Value::EscapedStringLiteral(s) | Value::Number(s, _) => Ok(s.clone()),
+            Value::SingleQuotedString(s) | Value::EscapedStringLiteral(s) | Value::Number(s, _) => {
+                Ok(s.clone())
+            }
             Value::Boolean(b) => Ok(if *b { "on" } else { "off" }.to_owned()),
             _ => Err(bad()),
         },
-        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => Ok(format!("-{}", text(expr)?)),
+        Expr::UnaryOp {
+            op: UnaryOperator::Minus,
+            expr,
+        } => Ok(format!("-{}", text(expr)?)),
         _ => Err(bad()),
     }
 }
 
 fn bad() -> Error {
-    Error::refused(SqlState::INVALID_PARAMETER_VALUE, "a setting's value must be a literal")
+    Error::refused(
+        SqlState::INVALID_PARAMETER_VALUE,
+        "a setting's value must be a literal",
+    )
 }

@@ -17,9 +17,13 @@ pub async fn execute(run: &Run, variable: &[Ident]) -> Result<Outcome> {
     let columns: Vec<ArrayRef> = if name == "all" {
         let all = session.with_settings(|s| s.list());
         vec![
-            Arc::new(StringArray::from_iter_values(all.iter().map(|s| s.name.clone()))),
+            Arc::new(StringArray::from_iter_values(
+                all.iter().map(|s| s.name.clone()),
+            )),
             Arc::new(all.iter().map(|s| s.value.clone()).collect::<StringArray>()),
-            Arc::new(StringArray::from_iter_values(all.iter().map(|s| s.description.clone()))),
+            Arc::new(StringArray::from_iter_values(
+                all.iter().map(|s| s.description.clone()),
+            )),
         ]
     } else {
         let value = session.setting(&name).ok_or_else(|| {
@@ -44,7 +48,9 @@ pub fn schema(variable: &[Ident]) -> SchemaRef {
         other => vec![other],
     };
     let field = |name: &str| Field::new(name, DataType::Utf8, true);
-    Arc::new(Schema::new(names.into_iter().map(field).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        names.into_iter().map(field).collect::<Vec<_>>(),
+    ))
 }
 
 fn name_of(variable: &[Ident]) -> String {

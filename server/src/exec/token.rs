@@ -19,9 +19,16 @@ pub fn of(lsn: Lsn) -> String {
 /// # Errors
 /// 22023 when it is none.
 pub fn parse(token: &str) -> Result<Lsn> {
-    token.strip_prefix("weir-").and_then(|n| n.parse().ok()).map(Lsn).ok_or_else(|| {
-        Error::refused(SqlState::INVALID_PARAMETER_VALUE, format!("invalid commit token \"{token}\""))
-    })
+    token
+        .strip_prefix("weir-")
+        .and_then(|n| n.parse().ok())
+        .map(Lsn)
+        .ok_or_else(|| {
+            Error::refused(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("invalid commit token \"{token}\""),
+            )
+        })
 }
 
 /// Waits until the newest cut contains the token's position.
@@ -36,5 +43,7 @@ pub async fn wait(engine: &Engine, token: &str, timeout: Option<Duration>) -> Re
         }
     };
     let wait = timeout.unwrap_or(DEFAULT_WAIT);
-    tokio::time::timeout(wait, reached).await.map_err(|_| super::rows::timed_out())
+    tokio::time::timeout(wait, reached)
+        .await
+        .map_err(|_| super::rows::timed_out())
 }

@@ -10,15 +10,29 @@ use crate::error::{Error, Result};
 pub fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
     let session = run.session()?;
     match statement {
-        Ast::StartTransaction { modes, modifier, statements, exception, .. } => {
+        Ast::StartTransaction {
+            modes,
+            modifier,
+            statements,
+            exception,
+            ..
+        } => {
             let extra = modifier.is_some() || !statements.is_empty() || exception.is_some();
             clause(extra, "this form of BEGIN", "use BEGIN [READ ONLY]")?;
-            let read_only = modes.contains(&TransactionMode::AccessMode(TransactionAccessMode::ReadOnly));
+            let read_only = modes.contains(&TransactionMode::AccessMode(
+                TransactionAccessMode::ReadOnly,
+            ));
             session.with_transaction(|t| t.begin(read_only));
             Outcome::command("BEGIN")
         }
-        Ast::Commit { chain, modifier, .. } => {
-            clause(*chain || modifier.is_some(), "COMMIT AND CHAIN", "use COMMIT and BEGIN")?;
+        Ast::Commit {
+            chain, modifier, ..
+        } => {
+            clause(
+                *chain || modifier.is_some(),
+                "COMMIT AND CHAIN",
+                "use COMMIT and BEGIN",
+            )?;
             Outcome::command(session.with_transaction(|t| t.commit()))
         }
         Ast::Rollback { chain, savepoint } => {

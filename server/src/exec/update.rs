@@ -17,7 +17,12 @@ use crate::session::Description;
 /// Changes the rows.
 pub async fn execute(run: &Run, update: &Update) -> Result<Outcome> {
     let (relation, table) = understand(run, update)?;
-    privileges::check_relation(&run.scope.catalog, &run.scope.caller.role, relation, Privilege::Update)?;
+    privileges::check_relation(
+        &run.scope.catalog,
+        &run.scope.caller.role,
+        relation,
+        Privilege::Update,
+    )?;
     run.scope.touch(relation.oid);
     rewrite::check_views(&run.scope, relation)?;
     let streaming = relation.kind == RelationKind::StreamingTable;
@@ -25,30 +30,60 @@ pub async fn execute(run: &Run, update: &Update) -> Result<Outcome> {
     let changed = rewrite::changed_items(relation, &table.alias, streaming, &values);
     let from = vec![table.from.clone()];
     let hit = update.selection.clone().map(rewrite::is_true);
-    let mut parts = vec![Part { query: query::select(changed, from.clone(), hit)?, changed: true }];
+    let mut parts = vec![Part {
+        query: query::select(changed, from.clone(), hit)?,
+        changed: true,
+    }];
     if let Some(predicate) = &update.selection {
         let rest = rewrite::all_items(relation, &table.alias, streaming);
         let keep = rewrite::is_not_true(predicate.clone());
-        parts.push(Part { query: query::select(rest, from, Some(keep))?, changed: false });
+        parts.push(Part {
+            query: query::select(rest, from, Some(keep))?,
+            changed: false,
+        });
     }
-    let change = Change { parts, must_be_zero: Vec::new(), sources: HashMap::new() };
+    let change = Change {
+        parts,
+        must_be_zero: Vec::new(),
+        sources: HashMap::new(),
+    };
     let (count, _) = rewrite::apply(run, relation, change).await?;
     run.session()?.with_transaction(|t| t.note_write("UPDATE"));
-    Ok(Outcome::Command { tag: format!("UPDATE {count}"), rows: Some(count) })
+    Ok(Outcome::Command {
+        tag: format!("UPDATE {count}"),
+        rows: Some(count),
+    })
 }
 
 /// Parameters of an UPDATE: assigned ones take their column's type.
-pub async fn describe(run: &Run, update: &Update, hints: &[Option<DataType>]) -> Result<Description> {
+pub async fn describe(
+    run: &Run,
+    update: &Update,
+    hints: &[Option<DataType>],
+) -> Result<Description> {
     use datafusion::sql::sqlparser::ast::{Expr, Value};
     let (relation, table) = understand(run, update)?;
-    privileges::check_relation(&run.scope.catalog, &run.scope.caller.role, relation, Privilege::Update)?;
+    privileges::check_relation(
+        &run.scope.catalog,
+        &run.scope.caller.role,
+        relation,
+        Privilege::Update,
+    )?;
     let values = rewrite::assignments(relation, &update.assignments)?;
     let mut hints = hints.to_vec();
     for (name, value) in &values {
         let Expr::Value(v) = value else { continue };
-        let Value::Placeholder(text) = &v.value else { continue };
-        let Ok(n @ 1..) = text.trim_start_matches('$').parse::<usize>() else { continue };
-        let ty = relation.columns.iter().find(|c| c.name == *name).map(|c| crate::types::arrow_type(&c.sql_type));
+        let Value::Placeholder(text) = &v.value else {
+            continue;
+        };
+        let Ok(n @ 1..) = text.trim_start_matches('$').parse::<usize>() else {
+            continue;
+        };
+        let ty = relation
+            .columns
+            .iter()
+            .find(|c| c.name == *name)
+            .map(|c| crate::types::arrow_type(&c.sql_type));
         if hints.len() < n {
             hints.resize(n, None);
         }
@@ -60,7 +95,10 @@ pub async fn describe(run: &Run, update: &Update, hints: &[Option<DataType>]) ->
     let rows = query::select(items, vec![table.from], update.selection.clone())?;
     let state = run.scope.writing(relation.oid, Privilege::Update).state()?;
     let (params, _) = query::parameters(&state, Ast::Query(Box::new(rows)), &hints).await?;
-    Ok(Description { params, schema: None })
+    Ok(Description {
+        params,
+        schema: None,
+    })
 }
 
 fn understand<'a>(run: &'a Run, update: &Update) -> Result<(&'a Relation, Named)> {
@@ -77,10 +115,22 @@ fn understand<'a>(run: &'a Run, update: &Update) -> Result<(&'a Relation, Named)
         order_by,
         limit,
     } = update;
-    clause(from.is_some(), "UPDATE … FROM", "use MERGE, or a subquery in SET and WHERE")?;
-    clause(returning.is_some() || output.is_some(), "RETURNING", "read the rows afterwards")?;
+    clause(
+        from.is_some(),
+        "UPDATE … FROM",
+        "use MERGE, or a subquery in SET and WHERE",
+    )?;
+    clause(
+        returning.is_some() || output.is_some(),
+        "RETURNING",
+        "read the rows afterwards",
+    )?;
     clause(or.is_some(), "UPDATE OR …", "use UPDATE")?;
-    clause(!order_by.is_empty() || limit.is_some(), "UPDATE … LIMIT", "use WHERE")?;
+    clause(
+        !order_by.is_empty() || limit.is_some(),
+        "UPDATE … LIMIT",
+        "use WHERE",
+    )?;
     clause(!table.joins.is_empty(), "UPDATE of a join", "use MERGE")?;
     target(run, &table.relation)
 }

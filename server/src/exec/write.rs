@@ -44,7 +44,10 @@ impl Intake {
             checks: Vec::new(),
         };
         let plain = relation.checks.is_empty()
-            && relation.columns.iter().all(|c| c.default.is_none() && c.generated.is_none());
+            && relation
+                .columns
+                .iter()
+                .all(|c| c.default.is_none() && c.generated.is_none());
         if plain {
             return Ok(intake);
         }
@@ -75,7 +78,10 @@ impl Intake {
 
     /// True for a column that rows may bring.
     pub fn takes(&self, name: &str) -> bool {
-        self.relation.columns.iter().any(|c| c.name == name && c.generated.is_none())
+        self.relation
+            .columns
+            .iter()
+            .any(|c| c.name == name && c.generated.is_none())
     }
 
     /// Turns a batch whose columns carry the table's column names into rows of the table.
@@ -108,16 +114,28 @@ impl Intake {
 
     fn check_names(&self, given: &Schema) -> Result<()> {
         for (at, field) in given.fields().iter().enumerate() {
-            let Some(column) = self.relation.columns.iter().find(|c| c.name == *field.name()) else {
+            let Some(column) = self
+                .relation
+                .columns
+                .iter()
+                .find(|c| c.name == *field.name())
+            else {
                 return Err(Error::refused(
                     SqlState::UNDEFINED_COLUMN,
-                    format!("column \"{}\" of relation \"{}\" does not exist", field.name(), self.relation.name),
+                    format!(
+                        "column \"{}\" of relation \"{}\" does not exist",
+                        field.name(),
+                        self.relation.name
+                    ),
                 ));
             };
             if column.generated.is_some() {
                 return Err(generated_always(&column.name));
             }
-            if given.fields()[..at].iter().any(|f| f.name() == field.name()) {
+            if given.fields()[..at]
+                .iter()
+                .any(|f| f.name() == field.name())
+            {
                 return Err(Error::refused(
                     SqlState::DUPLICATE_COLUMN,
                     format!("column \"{}\" specified more than once", field.name()),
@@ -129,11 +147,16 @@ impl Intake {
 
     fn fill_generated(&self, arrays: &mut [ArrayRef], rows: usize) -> Result<()> {
         for (at, expr) in &self.generated {
-            let loose: Vec<_> =
-                self.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+            let loose: Vec<_> = self
+                .schema
+                .fields()
+                .iter()
+                .map(|f| f.as_ref().clone().with_nullable(true))
+                .collect();
             let options = RecordBatchOptions::new().with_row_count(Some(rows));
             let columns = arrays.to_vec();
-            let so_far = RecordBatch::try_new_with_options(Arc::new(Schema::new(loose)), columns, &options)?;
+            let so_far =
+                RecordBatch::try_new_with_options(Arc::new(Schema::new(loose)), columns, &options)?;
             let value = evaluate(expr, &so_far)?;
             let ty = self.schema.field(*at).data_type();
             arrays[*at] = cast::to_column(&value, ty, &self.relation.columns[*at], &self.zone)?;
@@ -159,11 +182,16 @@ impl Intake {
     fn check_checks(&self, batch: &RecordBatch) -> Result<()> {
         for (name, expr) in &self.checks {
             let holds = evaluate(expr, batch)?;
-            let broken = holds.as_boolean_opt().is_none_or(|b| b.iter().any(|v| v == Some(false)));
+            let broken = holds
+                .as_boolean_opt()
+                .is_none_or(|b| b.iter().any(|v| v == Some(false)));
             if broken {
                 return Err(Error::refused(
                     SqlState::CHECK_VIOLATION,
-                    format!("new row for relation \"{}\" violates check constraint \"{name}\"", self.relation.name),
+                    format!(
+                        "new row for relation \"{}\" violates check constraint \"{name}\"",
+                        self.relation.name
+                    ),
                 ));
             }
         }
@@ -186,7 +214,8 @@ pub fn physical_expr(
     expr: Expr,
     columns: &DFSchema,
 ) -> Result<Arc<dyn PhysicalExpr>> {
-    let expr = state.create_logical_expr_from_sql_expr(ExprWithAlias { expr, alias: None }, columns)?;
+    let expr =
+        state.create_logical_expr_from_sql_expr(ExprWithAlias { expr, alias: None }, columns)?;
     Ok(state.create_physical_expr(expr, columns)?)
 }
 
@@ -200,10 +229,17 @@ fn evaluate(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRe
 /// A batch without columns, to evaluate constants over.
 fn one_row(rows: usize) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)?)
+    Ok(RecordBatch::try_new_with_options(
+        Arc::new(Schema::empty()),
+        Vec::new(),
+        &options,
+    )?)
 }
 
 /// True for types whose text form is checked beyond its Arrow type.
 fn is_checked_text(ty: &SqlType) -> bool {
-    matches!(ty, SqlType::Uuid | SqlType::Json | SqlType::Jsonb | SqlType::Varchar(_))
+    matches!(
+        ty,
+        SqlType::Uuid | SqlType::Json | SqlType::Jsonb | SqlType::Varchar(_)
+    )
 }

@@ -35,7 +35,10 @@ impl Audit {
     pub fn start(store: Arc<dyn Store>) -> Self {
         let (queue, entries) = mpsc::channel(QUEUE);
         let writer = tasks::spawn("audit", write(store, entries));
-        Self { queue, writer: std::sync::Mutex::new(Some(writer)) }
+        Self {
+            queue,
+            writer: std::sync::Mutex::new(Some(writer)),
+        }
     }
 
     /// Leaves a row; it is written soon.
@@ -61,7 +64,9 @@ impl Audit {
         let sent = self.queue.send((row, Some(done))).await.is_ok();
         match sent && written.await.unwrap_or(false) {
             true => Ok(()),
-            false => Err(Error::Internal("the audit log cannot be written".to_owned())),
+            false => Err(Error::Internal(
+                "the audit log cannot be written".to_owned(),
+            )),
         }
     }
 
@@ -102,13 +107,14 @@ async fn write(store: Arc<dyn Store>, mut entries: mpsc::Receiver<Entry>) {
     while entries.recv_many(&mut group, GROUP).await > 0 {
         let (rows, waiters): (Vec<_>, Vec<_>) = group.drain(..).unzip();
         let rows: Vec<AuditRow> = rows.into_iter().filter(|r| r.seq >= 0).collect();
-        let written = rows.is_empty() || match store.append_audit(rows).await {
-            Ok(()) => true,
-            Err(e) => {
-                tracing::error!(error = %e, "cannot write the audit log");
-                false
-            }
-        };
+        let written = rows.is_empty()
+            || match store.append_audit(rows).await {
+                Ok(()) => true,
+                Err(e) => {
+                    tracing::error!(error = %e, "cannot write the audit log");
+                    false
+                }
+            };
         for waiter in waiters.into_iter().flatten() {
             // the statement was dropped: nobody waits any more
             let _ = waiter.send(written);
@@ -149,7 +155,8 @@ mod tests {
 
     #[test]
     fn literals_never_reach_the_log() {
-        let text = redact("SELECT * FROM t WHERE email = 'a@b.c' AND n = 42 AND x = $$secret$$ -- 'c'");
+        let text =
+            redact("SELECT * FROM t WHERE email = 'a@b.c' AND n = 42 AND x = $$secret$$ -- 'c'");
         assert!(!text.contains("a@b.c") && !text.contains("42") && !text.contains("secret"));
         assert!(text.starts_with("SELECT * FROM t WHERE email = ? AND n = ?"));
         assert!(!redact("CREATE ROLE r PASSWORD 'hunter2'").contains("hunter2"));

@@ -11,7 +11,11 @@ pub fn inherited(catalog: &Snapshot, role: Oid) -> Vec<Oid> {
     let mut at = 0;
     while let Some(oid) = all.get(at).copied() {
         at += 1;
-        for parent in catalog.role_by_oid(oid).map(|r| r.member_of.as_slice()).unwrap_or_default() {
+        for parent in catalog
+            .role_by_oid(oid)
+            .map(|r| r.member_of.as_slice())
+            .unwrap_or_default()
+        {
             if !all.contains(parent) {
                 all.push(*parent);
             }
@@ -26,15 +30,23 @@ pub fn inherited(catalog: &Snapshot, role: Oid) -> Vec<Oid> {
 /// 42704 when there is none.
 pub fn role<'a>(catalog: &'a Snapshot, name: &str) -> Result<&'a Role> {
     catalog.role(name).ok_or_else(|| {
-        Error::refused(SqlState::UNDEFINED_OBJECT, format!("role \"{name}\" does not exist"))
+        Error::refused(
+            SqlState::UNDEFINED_OBJECT,
+            format!("role \"{name}\" does not exist"),
+        )
     })
 }
 
 /// True when the role owns the object, inherits from its owner, or is a superuser.
 pub fn owns(catalog: &Snapshot, role: &str, owner: Oid) -> bool {
-    let Some(role) = catalog.role(role) else { return false };
+    let Some(role) = catalog.role(role) else {
+        return false;
+    };
     let all = inherited(catalog, role.oid);
-    all.contains(&owner) || all.iter().any(|oid| catalog.role_by_oid(*oid).is_some_and(|r| r.superuser))
+    all.contains(&owner)
+        || all
+            .iter()
+            .any(|oid| catalog.role_by_oid(*oid).is_some_and(|r| r.superuser))
 }
 
 /// True when the role holds the privilege on the object.
@@ -47,7 +59,9 @@ pub fn allowed(
     if owns(catalog, role, owner) {
         return true;
     }
-    let Some(role) = catalog.role(role) else { return false };
+    let Some(role) = catalog.role(role) else {
+        return false;
+    };
     let all = inherited(catalog, role.oid);
     catalog.grants.iter().any(|g| {
         g.object_kind == kind
@@ -66,7 +80,12 @@ pub fn check_relation(
     privilege: Privilege,
 ) -> Result<()> {
     check_schema(catalog, role, relation.schema, Privilege::Usage)?;
-    match allowed(catalog, role, (ObjectKind::Relation, relation.oid, relation.owner), privilege) {
+    match allowed(
+        catalog,
+        role,
+        (ObjectKind::Relation, relation.oid, relation.owner),
+        privilege,
+    ) {
         true => Ok(()),
         false => Err(Error::denied("table", &relation.name)),
     }
@@ -84,12 +103,23 @@ pub fn check_owner(catalog: &Snapshot, role: &str, relation: &Relation) -> Resul
 }
 
 /// Refuses (42501) a role without the privilege on a schema. Everybody may look into `public`.
-pub fn check_schema(catalog: &Snapshot, role: &str, schema: Oid, privilege: Privilege) -> Result<()> {
+pub fn check_schema(
+    catalog: &Snapshot,
+    role: &str,
+    schema: Oid,
+    privilege: Privilege,
+) -> Result<()> {
     let Some(schema) = catalog.schema_by_oid(schema) else {
         return Err(Error::Internal(format!("schema {schema} is gone")));
     };
     let open = schema.name == "public" && privilege == Privilege::Usage;
-    match open || allowed(catalog, role, (ObjectKind::Schema, schema.oid, schema.owner), privilege) {
+    match open
+        || allowed(
+            catalog,
+            role,
+            (ObjectKind::Schema, schema.oid, schema.owner),
+            privilege,
+        ) {
         true => Ok(()),
         false => Err(Error::denied("schema", &schema.name)),
     }
@@ -98,7 +128,9 @@ pub fn check_schema(catalog: &Snapshot, role: &str, schema: Oid, privilege: Priv
 /// Refuses (42501) a role that is no superuser.
 pub fn check_superuser(catalog: &Snapshot, role: &str, what: &str) -> Result<()> {
     let superuser = catalog.role(role).is_some_and(|r| {
-        inherited(catalog, r.oid).iter().any(|oid| catalog.role_by_oid(*oid).is_some_and(|r| r.superuser))
+        inherited(catalog, r.oid)
+            .iter()
+            .any(|oid| catalog.role_by_oid(*oid).is_some_and(|r| r.superuser))
     });
     match superuser {
         true => Ok(()),

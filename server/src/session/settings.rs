@@ -45,40 +45,226 @@ const fn known(
     reported: bool,
     description: &'static str,
 ) -> Known {
-    Known { name, default, rule, reported, description }
+    Known {
+        name,
+        default,
+        rule,
+        reported,
+        description,
+    }
 }
 
 const KNOWN: &[Known] = &[
-    known("application_name", "", Rule::Text, true, "what the client calls itself"),
-    known("client_encoding", "UTF8", Rule::Only("UTF8"), true, "encoding of the connection"),
-    known("client_min_messages", "notice", Rule::Text, false, "least severe message that is sent"),
-    known("DateStyle", "ISO, MDY", Rule::Only("ISO, MDY"), true, "how dates are printed"),
-    known("IntervalStyle", "postgres", Rule::Only("postgres"), true, "how intervals are printed"),
-    known("TimeZone", "UTC", Rule::Zone, true, "zone that timestamps are printed in"),
-    known("extra_float_digits", "1", Rule::Whole(-15, 3), false, "digits of printed floats"),
-    known("bytea_output", "hex", Rule::Only("hex"), false, "how bytea is printed"),
-    known("search_path", "public", Rule::Text, false, "schemas that unqualified names mean"),
-    known("statement_timeout", "0", Rule::Time, false, "longest time a statement may take"),
-    known("lock_timeout", "0", Rule::Time, false, "accepted for clients; nothing waits for locks"),
-    known("idle_in_transaction_session_timeout", "0", Rule::Only("0"), false, "not enforced, so only 0"),
-    known("standard_conforming_strings", "on", Rule::Only("on"), true, "backslashes are literal"),
-    known("default_transaction_isolation", "read committed", Rule::Text, false, "every statement reads one cut"),
-    known("transaction_isolation", "read committed", Rule::Text, false, "every statement reads one cut"),
-    known("default_transaction_read_only", "off", Rule::Only("off"), true, "use BEGIN READ ONLY"),
-    known("transaction_read_only", "off", Rule::Only("off"), false, "use BEGIN READ ONLY"),
-    known("jit", "off", Rule::Switch, false, "accepted for clients; nothing is compiled"),
-    known("row_security", "on", Rule::Only("on"), false, "policies always hold"),
-    known("max_identifier_length", "63", Rule::Fixed, false, "bytes of a name"),
-    known("server_version", "15.18", Rule::Fixed, true, "PostgreSQL version clients may count on"),
-    known("server_version_num", "150018", Rule::Fixed, false, "the same as a number"),
-    known("server_encoding", "UTF8", Rule::Fixed, true, "encoding of stored text"),
-    known("integer_datetimes", "on", Rule::Fixed, true, "timestamps are whole microseconds"),
-    known("is_superuser", "off", Rule::Fixed, true, "whether the role passes every check"),
-    known("session_authorization", "", Rule::Fixed, true, "role that logged in"),
-    known("in_hot_standby", "off", Rule::Fixed, true, "whether writes are refused"),
-    known("weir.as_of", "", Rule::AsOf, false, "read every table as of a time or version"),
-    known("weir.read_after", "", Rule::Text, false, "wait until the cut contains this token"),
-    known("weir.last_token", "", Rule::Fixed, false, "token of this session's last write"),
+    known(
+        "application_name",
+        "",
+        Rule::Text,
+        true,
+        "what the client calls itself",
+    ),
+    known(
+        "client_encoding",
+        "UTF8",
+        Rule::Only("UTF8"),
+        true,
+        "encoding of the connection",
+    ),
+    known(
+        "client_min_messages",
+        "notice",
+        Rule::Text,
+        false,
+        "least severe message that is sent",
+    ),
+    known(
+        "DateStyle",
+        "ISO, MDY",
+        Rule::Only("ISO, MDY"),
+        true,
+        "how dates are printed",
+    ),
+    known(
+        "IntervalStyle",
+        "postgres",
+        Rule::Only("postgres"),
+        true,
+        "how intervals are printed",
+    ),
+    known(
+        "TimeZone",
+        "UTC",
+        Rule::Zone,
+        true,
+        "zone that timestamps are printed in",
+    ),
+    known(
+        "extra_float_digits",
+        "1",
+        Rule::Whole(-15, 3),
+        false,
+        "digits of printed floats",
+    ),
+    known(
+        "bytea_output",
+        "hex",
+        Rule::Only("hex"),
+        false,
+        "how bytea is printed",
+    ),
+    known(
+        "search_path",
+        "public",
+        Rule::Text,
+        false,
+        "schemas that unqualified names mean",
+    ),
+    known(
+        "statement_timeout",
+        "0",
+        Rule::Time,
+        false,
+        "longest time a statement may take",
+    ),
+    known(
+        "lock_timeout",
+        "0",
+        Rule::Time,
+        false,
+        "accepted for clients; nothing waits for locks",
+    ),
+    known(
+        "idle_in_transaction_session_timeout",
+        "0",
+        Rule::Only("0"),
+        false,
+        "not enforced, so only 0",
+    ),
+    known(
+        "standard_conforming_strings",
+        "on",
+        Rule::Only("on"),
+        true,
+        "backslashes are literal",
+    ),
+    known(
+        "default_transaction_isolation",
+        "read committed",
+        Rule::Text,
+        false,
+        "every statement reads one cut",
+    ),
+    known(
+        "transaction_isolation",
+        "read committed",
+        Rule::Text,
+        false,
+        "every statement reads one cut",
+    ),
+    known(
+        "default_transaction_read_only",
+        "off",
+        Rule::Only("off"),
+        true,
+        "use BEGIN READ ONLY",
+    ),
+    known(
+        "transaction_read_only",
+        "off",
+        Rule::Only("off"),
+        false,
+        "use BEGIN READ ONLY",
+    ),
+    known(
+        "jit",
+        "off",
+        Rule::Switch,
+        false,
+        "accepted for clients; nothing is compiled",
+    ),
+    known(
+        "row_security",
+        "on",
+        Rule::Only("on"),
+        false,
+        "policies always hold",
+    ),
+    known(
+        "max_identifier_length",
+        "63",
+        Rule::Fixed,
+        false,
+        "bytes of a name",
+    ),
+    known(
+        "server_version",
+        "15.18",
+        Rule::Fixed,
+        true,
+        "PostgreSQL version clients may count on",
+    ),
+    known(
+        "server_version_num",
+        "150018",
+        Rule::Fixed,
+        false,
+        "the same as a number",
+    ),
+    known(
+        "server_encoding",
+        "UTF8",
+        Rule::Fixed,
+        true,
+        "encoding of stored text",
+    ),
+    known(
+        "integer_datetimes",
+        "on",
+        Rule::Fixed,
+        true,
+        "timestamps are whole microseconds",
+    ),
+    known(
+        "is_superuser",
+        "off",
+        Rule::Fixed,
+        true,
+        "whether the role passes every check",
+    ),
+    known(
+        "session_authorization",
+        "",
+        Rule::Fixed,
+        true,
+        "role that logged in",
+    ),
+    known(
+        "in_hot_standby",
+        "off",
+        Rule::Fixed,
+        true,
+        "whether writes are refused",
+    ),
+    known(
+        "weir.as_of",
+        "",
+        Rule::AsOf,
+        false,
+        "read every table as of a time or version",
+    ),
+    known(
+        "weir.read_after",
+        "",
+        Rule::Text,
+        false,
+        "wait until the cut contains this token",
+    ),
+    known(
+        "weir.last_token",
+        "",
+        Rule::Fixed,
+        false,
+        "token of this session's last write",
+    ),
 ];
 
 /// A session's settings.
@@ -91,13 +277,18 @@ pub struct Settings {
 impl Settings {
     /// The defaults, for a role.
     pub fn new(role: &str) -> Self {
-        let mut values: BTreeMap<_, _> =
-            KNOWN.iter().map(|k| (k.name.to_lowercase(), k.default.to_owned())).collect();
+        let mut values: BTreeMap<_, _> = KNOWN
+            .iter()
+            .map(|k| (k.name.to_lowercase(), k.default.to_owned()))
+            .collect();
         values.insert("session_authorization".to_owned(), role.to_owned());
         if role == crate::engine::open::ADMIN {
             values.insert("is_superuser".to_owned(), "on".to_owned());
         }
-        Self { values, changed: Vec::new() }
+        Self {
+            values,
+            changed: Vec::new(),
+        }
     }
 
     /// The value as `SHOW` prints it; the name in any case.
@@ -133,7 +324,9 @@ impl Settings {
     pub fn reset(&mut self, name: &str) -> Result<()> {
         let key = canonical(name);
         match KNOWN.iter().find(|k| k.name.eq_ignore_ascii_case(&key)) {
-            Some(Known { rule: Rule::Fixed, .. }) => Ok(()),
+            Some(Known {
+                rule: Rule::Fixed, ..
+            }) => Ok(()),
             Some(known) => self.set(name, known.default),
             None if self.values.remove(&key).is_some() => Ok(()),
             None => Err(unknown(name)),
@@ -146,7 +339,8 @@ impl Settings {
             // every default is accepted by its own rule
             let _ = self.reset(known.name);
         }
-        self.values.retain(|key, _| KNOWN.iter().any(|k| k.name.eq_ignore_ascii_case(key)));
+        self.values
+            .retain(|key, _| KNOWN.iter().any(|k| k.name.eq_ignore_ascii_case(key)));
     }
 
     /// Changed values that clients are told of.
@@ -172,17 +366,26 @@ impl Settings {
             .map(|s| s.trim().trim_matches('"').to_owned())
             .filter(|s| !s.is_empty() && s != "$user" && s != "pg_catalog")
             .collect();
-        if path.is_empty() { vec![DEFAULT_SCHEMA.to_owned()] } else { path }
+        if path.is_empty() {
+            vec![DEFAULT_SCHEMA.to_owned()]
+        } else {
+            path
+        }
     }
 
     /// The schema that new objects go to.
     pub fn schema(&self) -> String {
-        self.search_path().into_iter().next().unwrap_or_else(|| DEFAULT_SCHEMA.to_owned())
+        self.search_path()
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| DEFAULT_SCHEMA.to_owned())
     }
 
     /// `statement_timeout`, if there is one.
     pub fn statement_timeout(&self) -> Option<Duration> {
-        self.get("statement_timeout").and_then(|t| time(&t).ok()).filter(|t| !t.is_zero())
+        self.get("statement_timeout")
+            .and_then(|t| time(&t).ok())
+            .filter(|t| !t.is_zero())
     }
 
     /// `weir.as_of`, if it is set.
@@ -196,7 +399,8 @@ impl Settings {
 
     /// Notes the token of a write.
     pub fn set_last_token(&mut self, token: &str) {
-        self.values.insert("weir.last_token".to_owned(), token.to_owned());
+        self.values
+            .insert("weir.last_token".to_owned(), token.to_owned());
     }
 }
 
@@ -219,7 +423,10 @@ fn accepted(known: &Known, value: &str) -> Result<String> {
     let bad = || {
         Error::refused(
             SqlState::INVALID_PARAMETER_VALUE,
-            format!("invalid value for parameter \"{}\": \"{value}\"", known.name),
+            format!(
+                "invalid value for parameter \"{}\": \"{value}\"",
+                known.name
+            ),
         )
     };
     match known.rule {
@@ -231,7 +438,11 @@ fn accepted(known: &Known, value: &str) -> Result<String> {
                 || (plain(only) == "utf8" && matches!(plain(value).as_str(), "unicode"))
                 || (only == "on" && matches!(plain(value).as_str(), "true" | "1" | "yes"))
                 || (only == "off" && matches!(plain(value).as_str(), "false" | "0" | "no"));
-            if same { Ok(only.to_owned()) } else { Err(bad().with_hint(format!("only {only} is supported"))) }
+            if same {
+                Ok(only.to_owned())
+            } else {
+                Err(bad().with_hint(format!("only {only} is supported")))
+            }
         }
         Rule::Whole(least, most) => match value.parse::<i64>() {
             Ok(n) if (least..=most).contains(&n) => Ok(n.to_string()),
@@ -257,7 +468,9 @@ fn accepted(known: &Known, value: &str) -> Result<String> {
 
 /// The zone's own spelling; `utc` and `gmt` in any case.
 fn zone(value: &str) -> Option<String> {
-    let found = chrono_tz::TZ_VARIANTS.iter().find(|tz| tz.name().eq_ignore_ascii_case(value));
+    let found = chrono_tz::TZ_VARIANTS
+        .iter()
+        .find(|tz| tz.name().eq_ignore_ascii_case(value));
     found.map(|tz| tz.name().to_owned())
 }
 
@@ -278,9 +491,18 @@ mod tests {
         s.set("datestyle", "ISO").unwrap();
         s.set("TIME ZONE", "europe/berlin").unwrap();
         assert_eq!(s.get("timezone").as_deref(), Some("Europe/Berlin"));
-        assert_eq!(s.take_reported(), [("TimeZone".to_owned(), "Europe/Berlin".to_owned())]);
-        assert_eq!(s.set("no_such", "1").unwrap_err().state(), SqlState::UNDEFINED_OBJECT);
-        assert_eq!(s.set("client_encoding", "LATIN1").unwrap_err().state(), SqlState::INVALID_PARAMETER_VALUE);
+        assert_eq!(
+            s.take_reported(),
+            [("TimeZone".to_owned(), "Europe/Berlin".to_owned())]
+        );
+        assert_eq!(
+            s.set("no_such", "1").unwrap_err().state(),
+            SqlState::UNDEFINED_OBJECT
+        );
+        assert_eq!(
+            s.set("client_encoding", "LATIN1").unwrap_err().state(),
+            SqlState::INVALID_PARAMETER_VALUE
+        );
         s.set("app.user", "x").unwrap();
         s.set("statement_timeout", "5s").unwrap();
         assert_eq!(s.statement_timeout(), Some(Duration::from_secs(5)));

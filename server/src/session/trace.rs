@@ -63,11 +63,20 @@ impl Trace {
     /// acknowledged only after its row is durable.
     pub(super) async fn finish(mut self, run: &Run, outcome: Outcome) -> Result<Outcome> {
         match outcome {
-            Outcome::Rows { tag, schema, stream } => {
+            Outcome::Rows {
+                tag,
+                schema,
+                stream,
+            } => {
                 let scope = Arc::clone(&run.scope);
-                let ended = move |rows: u64, error: Option<&Error>| self.stream_ended(&scope, rows, error);
+                let ended =
+                    move |rows: u64, error: Option<&Error>| self.stream_ended(&scope, rows, error);
                 let stream = exec::rows::traced(stream, ended);
-                Ok(Outcome::Rows { tag, schema, stream })
+                Ok(Outcome::Rows {
+                    tag,
+                    schema,
+                    stream,
+                })
             }
             Outcome::Command { tag, rows } => {
                 self.complete(&run.scope, rows);
@@ -77,7 +86,11 @@ impl Trace {
                 }
                 Ok(Outcome::Command { tag, rows })
             }
-            Outcome::CopyIn(sink) => Ok(Outcome::CopyIn(Box::new(CopyTrace { sink: Some(sink), trace: self, run: Arc::clone(&run.scope) }))),
+            Outcome::CopyIn(sink) => Ok(Outcome::CopyIn(Box::new(CopyTrace {
+                sink: Some(sink),
+                trace: self,
+                run: Arc::clone(&run.scope),
+            }))),
             other @ (Outcome::CopyOut { .. } | Outcome::Empty) => {
                 self.complete(&run.scope, None);
                 self.engine.audit.note(self.row.clone()).await;
@@ -99,7 +112,8 @@ impl Trace {
         match rows {
             Ok(rows) => {
                 self.row.rows = i64::try_from(rows).ok();
-                metrics::counter!("weir_ingested_rows_total", "door" => self.row.door.clone()).increment(rows);
+                metrics::counter!("weir_ingested_rows_total", "door" => self.row.door.clone())
+                    .increment(rows);
             }
             Err(e) => self.failed(e),
         }
@@ -117,7 +131,11 @@ impl Trace {
         self.row.at_micros = now_micros();
         self.row.objects = scope.touched();
         self.row.rows = rows.and_then(|r| i64::try_from(r).ok());
-        let outcome = if self.row.outcome == AuditOutcome::Ok { "ok" } else { "error" };
+        let outcome = if self.row.outcome == AuditOutcome::Ok {
+            "ok"
+        } else {
+            "error"
+        };
         metrics::counter!("weir_statements_total", "door" => self.row.door.clone(), "outcome" => outcome)
             .increment(1);
         metrics::histogram!("weir_statement_seconds", "door" => self.row.door.clone())
@@ -165,8 +183,13 @@ impl exec::CopySink for CopyTrace {
         if let Err(e) = &result {
             self.trace.failed(e);
         }
-        self.trace.complete(&self.run, result.as_ref().ok().copied());
-        self.trace.engine.audit.record(self.trace.row.clone()).await?;
+        self.trace
+            .complete(&self.run, result.as_ref().ok().copied());
+        self.trace
+            .engine
+            .audit
+            .record(self.trace.row.clone())
+            .await?;
         result
     }
 }

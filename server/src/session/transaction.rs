@@ -32,7 +32,11 @@ impl Transaction {
     /// `BEGIN`; a second one changes nothing, as in PostgreSQL.
     pub fn begin(&mut self, read_only: bool) {
         if !self.open {
-            *self = Self { open: true, read_only, ..Self::default() };
+            *self = Self {
+                open: true,
+                read_only,
+                ..Self::default()
+            };
         }
     }
 
@@ -87,7 +91,10 @@ impl Transaction {
         if self.open && self.read_only && crate::exec::writes(statement) {
             return Err(Error::refused(
                 SqlState::READ_ONLY_SQL_TRANSACTION,
-                format!("cannot execute {} in a read-only transaction", crate::exec::command(statement)),
+                format!(
+                    "cannot execute {} in a read-only transaction",
+                    crate::exec::command(statement)
+                ),
             ));
         }
         Ok(())

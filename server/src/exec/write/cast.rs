@@ -12,8 +12,17 @@ use super::is_checked_text;
 use crate::error::{Error, Result, SqlState};
 
 /// An array as the column stores it.
-pub(super) fn to_column(array: &ArrayRef, ty: &DataType, column: &Column, zone: &str) -> Result<ArrayRef> {
-    let cast = if array.data_type() == ty { Arc::clone(array) } else { cast(array, ty, column, zone)? };
+pub(super) fn to_column(
+    array: &ArrayRef,
+    ty: &DataType,
+    column: &Column,
+    zone: &str,
+) -> Result<ArrayRef> {
+    let cast = if array.data_type() == ty {
+        Arc::clone(array)
+    } else {
+        cast(array, ty, column, zone)?
+    };
     match is_checked_text(&column.sql_type) {
         true => checked_text(&cast, column),
         false => Ok(cast),
@@ -22,14 +31,20 @@ pub(super) fn to_column(array: &ArrayRef, ty: &DataType, column: &Column, zone: 
 
 fn cast(array: &ArrayRef, ty: &DataType, column: &Column, zone: &str) -> Result<ArrayRef> {
     let strict = |array: &ArrayRef, ty: &DataType| {
-        let options = CastOptions { safe: false, format_options: FormatOptions::default() };
-        cast_with_options(array, ty, &options).map_err(|e| refusal(array.data_type(), column, &e.to_string()))
+        let options = CastOptions {
+            safe: false,
+            format_options: FormatOptions::default(),
+        };
+        cast_with_options(array, ty, &options)
+            .map_err(|e| refusal(array.data_type(), column, &e.to_string()))
     };
     let given = array.data_type();
     // PostgreSQL rounds where Arrow cuts off
     if ty.is_integer() && given.is_floating() {
         let wide = strict(array, &DataType::Float64)?;
-        let rounded: Float64Array = wide.as_primitive::<Float64Type>().unary(f64::round_ties_even);
+        let rounded: Float64Array = wide
+            .as_primitive::<Float64Type>()
+            .unary(f64::round_ties_even);
         return strict(&(Arc::new(rounded) as ArrayRef), ty);
     }
     if ty.is_integer()
@@ -49,21 +64,35 @@ fn cast(array: &ArrayRef, ty: &DataType, column: &Column, zone: &str) -> Result<
         let local = DataType::Timestamp(TimeUnit::Microsecond, Some(zone.into()));
         return strict(&strict(&array, &local)?, ty);
     }
-    if matches!(ty, DataType::Utf8) && matches!(given, DataType::Struct(_) | DataType::List(_) | DataType::Map(..)) {
+    if matches!(ty, DataType::Utf8)
+        && matches!(
+            given,
+            DataType::Struct(_) | DataType::List(_) | DataType::Map(..)
+        )
+    {
         return Err(Error::refused(
             SqlState::DATATYPE_MISMATCH,
-            format!("column \"{}\" is of type {} but the value is composite", column.name, column.sql_type),
+            format!(
+                "column \"{}\" is of type {} but the value is composite",
+                column.name, column.sql_type
+            ),
         ));
     }
     strict(array, ty)
 }
 
 fn is_text(ty: &DataType) -> bool {
-    matches!(ty, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+    matches!(
+        ty,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
 }
 
 fn refusal(given: &DataType, column: &Column, why: &str) -> Error {
-    let message = format!("invalid value for column \"{}\" of type {}", column.name, column.sql_type);
+    let message = format!(
+        "invalid value for column \"{}\" of type {}",
+        column.name, column.sql_type
+    );
     let state = match (is_text(given), &column.sql_type) {
         (true, SqlType::Date | SqlType::Timestamp | SqlType::Timestamptz | SqlType::Time) => {
             SqlState::INVALID_DATETIME_FORMAT
@@ -78,7 +107,9 @@ fn refusal(given: &DataType, column: &Column, why: &str) -> Error {
 }
 
 fn checked_text(array: &ArrayRef, column: &Column) -> Result<ArrayRef> {
-    let Some(texts) = array.as_string_opt::<i32>() else { return Ok(Arc::clone(array)) };
+    let Some(texts) = array.as_string_opt::<i32>() else {
+        return Ok(Arc::clone(array));
+    };
     match &column.sql_type {
         SqlType::Varchar(n) => {
             let most = usize::try_from(*n).unwrap_or(usize::MAX);
@@ -94,22 +125,37 @@ fn checked_text(array: &ArrayRef, column: &Column) -> Result<ArrayRef> {
             let bad = || {
                 Error::refused(
                     SqlState::INVALID_TEXT_REPRESENTATION,
-                    format!("invalid input syntax for type uuid in column \"{}\"", column.name),
+                    format!(
+                        "invalid input syntax for type uuid in column \"{}\"",
+                        column.name
+                    ),
                 )
             };
             let canonical = texts
                 .iter()
-                .map(|t| t.map(|t| uuid::Uuid::try_parse(t).map(|u| u.to_string()).map_err(|_| bad())).transpose())
+                .map(|t| {
+                    t.map(|t| {
+                        uuid::Uuid::try_parse(t)
+                            .map(|u| u.to_string())
+                            .map_err(|_| bad())
+                    })
+                    .transpose()
+                })
                 .collect::<Result<StringArray>>()?;
             Ok(Arc::new(canonical))
         }
         SqlType::Json | SqlType::Jsonb => {
-            let broken =
-                texts.iter().flatten().any(|t| serde_json::from_str::<serde::de::IgnoredAny>(t).is_err());
+            let broken = texts
+                .iter()
+                .flatten()
+                .any(|t| serde_json::from_str::<serde::de::IgnoredAny>(t).is_err());
             match broken {
                 true => Err(Error::refused(
                     SqlState::INVALID_TEXT_REPRESENTATION,
-                    format!("invalid input syntax for type json in column \"{}\"", column.name),
+                    format!(
+                        "invalid input syntax for type json in column \"{}\"",
+                        column.name
+                    ),
                 )),
                 false => Ok(Arc::clone(array)),
             }
