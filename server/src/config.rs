@@ -20,6 +20,10 @@ pub use layers::{Layers, environment};
 /// The superuser's password in [`Config::for_test`].
 pub const TEST_PASSWORD: &str = "weir-test-password";
 
+/// The default log filter: weir's own events, and of the storage libraries only what went wrong.
+const QUIET_LIBRARIES: &str =
+    "info,buoyant_kernel=warn,buoyant_kernel_engine=warn,deltalake=warn,deltalake_core=warn";
+
 /// Everything the server can be told at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -114,7 +118,7 @@ impl Default for Config {
             max_message: 64 << 20,
             max_connections: 1000,
             grace: Duration::from_secs(20),
-            log: "info".to_owned(),
+            log: QUIET_LIBRARIES.to_owned(),
             log_format: LogFormat::Text,
         }
     }

@@ -16,6 +16,7 @@ mod drop_object;
 mod explain_materialized_view;
 mod flush_table;
 mod grant;
+mod numbers;
 mod postgres;
 mod refresh_materialized_view;
 pub mod refuse;
@@ -134,6 +135,11 @@ pub fn parse_expr(sql: &str) -> Result<ast::Expr> {
 fn parse_piece(dialect: &WeirDialect, sql: &str, piece: Piece) -> Result<Statement> {
     let text = sql[piece.range.clone()].to_owned();
     let mut parser = Parser::new(dialect).with_tokens_with_locations(piece.tokens);
+    if !AlterTableSet::starts(&parser)
+        && let Some(refusal) = refuse::later(&parser)
+    {
+        return Err(refusal);
+    }
     let kind = parse_kind(&mut parser, sql, &piece.range).map_err(|e| syntax_error(sql, &e))?;
     let rest = parser.peek_token();
     if rest.token != datafusion::sql::sqlparser::tokenizer::Token::EOF {
@@ -147,10 +153,12 @@ fn parse_piece(dialect: &WeirDialect, sql: &str, piece: Piece) -> Result<Stateme
     if let Kind::Native(native) = &mut statement.kind {
         refuse::check(native)?;
         time_travel::rewrite(native)?;
+        numbers::rewrite(native.as_mut());
     }
     if let Some(query) = statement.query_mut() {
         refuse::check_query(query)?;
         time_travel::rewrite_query(query)?;
+        numbers::rewrite(query);
     }
     Ok(statement)
 }

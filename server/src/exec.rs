@@ -173,7 +173,7 @@ pub async fn execute(run: &Run) -> Result<Outcome> {
         Kind::DescribeHistory(s) => describe_history::execute(run, s).await,
         Kind::ShowLineage(s) => show_lineage::execute(run, s).await,
         Kind::VerifyAudit(_) => verify_audit::execute(run).await,
-        Kind::Native(native) => execute_native(run, native).await,
+        Kind::Native(native) => Box::pin(execute_native(run, native)).await,
     }
 }
 
@@ -183,7 +183,7 @@ async fn execute_native(run: &Run, native: &Ast) -> Result<Outcome> {
         Ast::Insert(s) => insert::execute(run, s).await,
         Ast::Update(s) => update::execute(run, s).await,
         Ast::Delete(s) => delete::execute(run, s).await,
-        Ast::Merge(s) => merge::execute(run, s).await,
+        Ast::Merge(s) => Box::pin(merge::execute(run, s)).await,
         Ast::Truncate(s) => truncate::execute(run, s).await,
         Ast::Copy {
             source,

@@ -143,7 +143,10 @@ impl Session {
     /// # Errors
     /// 42601 with the position; 0A000 for what is read but not supported.
     pub fn parse(&self, sql: &str) -> Result<Vec<Arc<Statement>>> {
-        let mut statements = dialect::parse(sql).inspect_err(|_| self.fail_transaction())?;
+        let mut statements = dialect::parse(sql).inspect_err(|e| {
+            self.fail_transaction();
+            Trace::unread(self, sql, e);
+        })?;
         for statement in &mut statements {
             if let Kind::Native(native) = &mut statement.kind {
                 ml::bind_relation_arguments(native)?;
@@ -183,7 +186,7 @@ impl Session {
         let run = self.run(statement, params);
         let trace = Trace::start(self, &run);
         self.show_activity("active", Some(&statement.text));
-        let result = self.guarded(&run, exec::execute(&run)).await;
+        let result = self.guarded(&run, Box::pin(exec::execute(&run))).await;
         let result = match result {
             Ok(outcome) => trace.finish(&run, outcome).await,
             Err(e) => {

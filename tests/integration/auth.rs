@@ -73,10 +73,7 @@ async fn flight_and_http_answer_nothing_before_login() {
 
     let mut flight = FlightSession::connect(at.flight).await;
     let refused = flight.query("SELECT 1").await.unwrap_err().to_string();
-    assert!(
-        refused.to_lowercase().contains("unauthenticated"),
-        "{refused}"
-    );
+    assert!(refused.contains("28000"), "{refused}");
     assert!(flight.run("INSERT INTO t VALUES (1)").await.is_err());
     assert!(flight.put("public", "t", Vec::new()).await.is_err());
     flight.client().set_token("made-up".to_owned());

@@ -32,13 +32,47 @@ const FUNCTIONS_TESTED_ELSEWHERE: [(&str, &str); 0] = [];
 /// Files under `server/src/exec/` that are not one statement, with the reason. Every other file there has a
 /// test file of its name somewhere under `tests/slt/`, and every statement of ours a file in `dialect/`,
 /// one in `exec/` and that test file.
-const SHARED_EXEC_FILES: [(&str, &str); 1] = [(
-    "copy_format",
-    "encodings of COPY, which SQL logic files cannot carry: integration/copy.rs",
-)];
+const SHARED_EXEC_FILES: [(&str, &str); 15] = [
+    (
+        "copy",
+        "data of COPY, which SQL logic files cannot carry: integration/copy.rs",
+    ),
+    (
+        "copy_format",
+        "encodings of COPY, which SQL logic files cannot carry: integration/copy.rs",
+    ),
+    (
+        "ingest",
+        "the end of every way in: integration/visibility.rs",
+    ),
+    (
+        "lineage",
+        "edges of every statement: system/lineage_edges.slt",
+    ),
+    ("query", "SELECT: the files under queries/"),
+    ("relations", "names, for the statements that define"),
+    ("rewrite", "copy on write, for UPDATE, DELETE and MERGE"),
+    ("rows", "streams of rows, for every statement that has some"),
+    ("set", "settings: errors/sqlstates.slt"),
+    ("show", "settings: errors/sqlstates.slt"),
+    ("token", "commit tokens: integration/visibility.rs"),
+    ("transaction", "blocks: errors/sqlstates.slt"),
+    ("truncate", "empties a table: dml/delete.slt"),
+    (
+        "write",
+        "rows on their way in, for every statement that stores",
+    ),
+    (
+        "explain",
+        "plans change with the engine: queries/explain.slt",
+    ),
+];
 
 /// Files under `server/src/dialect/` that are not one statement, with the reason.
-const SHARED_DIALECT_FILES: [(&str, &str); 5] = [
+const SHARED_DIALECT_FILES: [(&str, &str); 8] = [
+    ("data_type", "names of types, for CREATE TABLE"),
+    ("numbers", "a literal of queries: queries/types.slt"),
+    ("view_query", "the text of a view's query"),
     ("postgres", "the dialect itself"),
     ("refuse", "what no statement may hold"),
     ("split", "cuts a text into statements"),

@@ -68,6 +68,7 @@ pub enum Protocol {
 pub struct PgSession {
     client: Client,
     protocol: Protocol,
+    login: (SocketAddr, String, String),
 }
 
 impl PgSession {
@@ -88,6 +89,7 @@ impl PgSession {
         Ok(Self {
             client,
             protocol: Protocol::Simple,
+            login: (addr, user.to_owned(), password.to_owned()),
         })
     }
 
@@ -146,7 +148,11 @@ impl PgSession {
 
     /// `COPY … FROM STDIN` with all its data; the rows stored.
     pub async fn copy_in(&self, sql: &str, data: &[u8]) -> Result<u64, PgFailure> {
-        let sink = self.client.copy_in::<_, bytes::Bytes>(sql).await?;
+        // A connection of its own: after a refused copy the driver sends one Sync too many and takes
+        // the answer to it for the next statement's.
+        let (addr, user, password) = &self.login;
+        let own = Box::pin(Self::open(*addr, user, password)).await?;
+        let sink = own.client.copy_in::<_, bytes::Bytes>(sql).await?;
         pin_mut!(sink);
         for chunk in data.chunks(64 << 10) {
             sink.send(bytes::Bytes::copy_from_slice(chunk)).await?;

@@ -41,13 +41,12 @@ pub struct CreateTable {
 impl CreateTable {
     /// True when the next tokens open this statement. Consumes nothing.
     pub(super) fn starts(p: &Parser<'_>) -> bool {
-        const OPENINGS: [&[&str]; 6] = [
+        const OPENINGS: [&[&str]; 5] = [
             &["CREATE", "TABLE"],
             &["CREATE", "STREAMING", "TABLE"],
             &["CREATE", "TEMP", "TABLE"],
             &["CREATE", "TEMPORARY", "TABLE"],
             &["CREATE", "LOCAL", "TEMPORARY"],
-            &["CREATE", "UNLOGGED", "TABLE"],
         ];
         OPENINGS.iter().any(|words| next_words_are(p, words))
     }

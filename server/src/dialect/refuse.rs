@@ -7,7 +7,62 @@ use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArguments, Query, Select, Statement, TableFactor, Visit, Visitor,
 };
 
+use datafusion::sql::sqlparser::parser::Parser;
+
+use super::words::next_words_are;
 use crate::error::{Error, Result};
+
+/// Statements of the language that are not there yet, by their first words, with what to use instead.
+const LATER: [(&[&str], &str); 15] = [
+    (
+        &["OPTIMIZE"],
+        "files are written large enough for now; nothing has to be done",
+    ),
+    (&["VACUUM"], "old files stay for time travel"),
+    (
+        &["RESTORE"],
+        "use CREATE TABLE … AS SELECT … VERSION AS OF n",
+    ),
+    (
+        &["REPLAY"],
+        "rows that break a rule are refused with their line, not kept aside",
+    ),
+    (&["ERASE"], "use DELETE"),
+    (&["DECLASSIFY"], "grant SELECT on a view"),
+    (
+        &["CREATE", "POLICY"],
+        "grant SELECT on a view with a WHERE clause",
+    ),
+    (
+        &["CREATE", "MASKING"],
+        "grant SELECT on a view that masks the column",
+    ),
+    (&["CREATE", "EXTERNAL"], "use COPY … FROM STDIN"),
+    (&["CREATE", "UNLOGGED"], "use CREATE TABLE"),
+    (
+        &["ALTER", "STREAMING", "TABLE"],
+        "only SET (flush_interval = '…') can be altered",
+    ),
+    (
+        &["ALTER", "MATERIALIZED", "VIEW"],
+        "use CREATE OR REPLACE MATERIALIZED VIEW",
+    ),
+    (
+        &["DECLARE"],
+        "ask for a limited number of rows per Execute, or stream over Flight",
+    ),
+    (&["SAVEPOINT"], "statements commit by themselves"),
+    (&["RELEASE"], "statements commit by themselves"),
+];
+
+/// The refusal of a statement that is not there yet.
+pub(super) fn later(p: &Parser<'_>) -> Option<Error> {
+    let (words, hint) = LATER.iter().find(|(words, _)| next_words_are(p, words))?;
+    Some(Error::unsupported(
+        format!("{} is not supported", words.join(" ")),
+        *hint,
+    ))
+}
 
 /// Checks every query, table and function call inside a statement.
 ///

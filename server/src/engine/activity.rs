@@ -8,7 +8,14 @@ use crate::system::Activity;
 
 /// Open sessions by their number.
 #[derive(Debug, Default)]
-pub struct Sessions(Mutex<(i32, BTreeMap<i32, Arc<Mutex<Activity>>>)>);
+pub struct Sessions(Mutex<Seats>);
+
+/// The last number given out, and who sits where.
+#[derive(Debug, Default)]
+struct Seats {
+    last: i32,
+    taken: BTreeMap<i32, Arc<Mutex<Activity>>>,
+}
 
 /// One session's place in [`Sessions`]; leaves it when dropped.
 #[derive(Debug)]
@@ -23,8 +30,8 @@ impl Sessions {
     /// Enters a session.
     pub fn enter(&self, session: &str, door: &str, role: &str) -> Seat {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.0 = all.0.checked_add(1).unwrap_or(1);
-        let pid = all.0;
+        all.last = all.last.checked_add(1).unwrap_or(1);
+        let pid = all.last;
         let activity = Arc::new(Mutex::new(Activity {
             pid,
             session: session.to_owned(),
@@ -37,7 +44,7 @@ impl Sessions {
             started_at_micros: None,
             connected_at_micros: Some(now_micros()),
         }));
-        all.1.insert(pid, Arc::clone(&activity));
+        all.taken.insert(pid, Arc::clone(&activity));
         Seat { pid, activity }
     }
 
@@ -46,14 +53,14 @@ impl Sessions {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .1
+            .taken
             .remove(&pid);
     }
 
     /// All of them, as they are now.
     pub fn list(&self) -> Vec<Activity> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.1
+        all.taken
             .values()
             .map(|a| a.lock().unwrap_or_else(PoisonError::into_inner).clone())
             .collect()

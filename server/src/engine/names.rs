@@ -97,7 +97,13 @@ impl SchemaProvider for SchemaNames {
     }
 
     async fn table(&self, name: &str) -> PlanResult<Option<Arc<dyn TableProvider>>> {
-        Ok(Some(self.resolve(name).await?))
+        match self.resolve(name).await {
+            Ok(table) => Ok(Some(table)),
+            // the planner asks for table functions and common table expressions too: it says itself
+            // what is missing
+            Err(e) if e.state() == SqlState::UNDEFINED_TABLE => Ok(None),
+            Err(e) => Err(e.into()),
+        }
     }
 }
 
@@ -128,16 +134,7 @@ impl SchemaNames {
                 return Ok(table);
             }
         }
-        let known = scope.catalog.schema(&self.schema).is_some()
-            || system::SCHEMAS.contains(&self.schema.as_str());
-        Err(match (known, self.schema == scope.caller.schema) {
-            (_, true) => Error::undefined_table(bare),
-            (true, false) => Error::undefined_table(&format!("{}.{bare}", self.schema)),
-            (false, false) => Error::refused(
-                SqlState::INVALID_SCHEMA_NAME,
-                format!("schema \"{}\" does not exist", self.schema),
-            ),
-        })
+        Err(Error::undefined_table(bare))
     }
 }
 
@@ -146,22 +143,24 @@ async fn relation_provider(
     relation: &Relation,
     version: Option<TableVersion>,
 ) -> Result<Arc<dyn TableProvider>> {
-    let version = version.or_else(|| scope.caller.as_of.clone());
     match relation.kind {
-        RelationKind::Table | RelationKind::StreamingTable => match version {
-            None => {
-                let Some(head) = scope.head.tables.get(&relation.oid) else {
-                    return Err(Error::undefined_table(&relation.name));
-                };
-                Ok(Arc::new(WeirTable::new(Arc::clone(head), false)))
+        RelationKind::Table | RelationKind::StreamingTable => {
+            match version.or_else(|| scope.caller.as_of.clone()) {
+                None => {
+                    let Some(head) = scope.head.tables.get(&relation.oid) else {
+                        return Err(Error::undefined_table(&relation.name));
+                    };
+                    Ok(Arc::new(WeirTable::new(Arc::clone(head), scope.shows_lsn)))
+                }
+                Some(version) => at_version(scope, relation, &version).await,
             }
-            Some(version) => at_version(scope, relation, &version).await,
-        },
+        }
         RelationKind::View | RelationKind::MaterializedView => {
-            if version.is_some() && relation.kind == RelationKind::MaterializedView {
+            let stored = relation.kind == RelationKind::MaterializedView;
+            if version.is_some() || (stored && scope.caller.as_of.is_some()) {
                 return Err(Error::unsupported(
-                    format!("materialized view \"{}\" has no versions", relation.name),
-                    "read its source table AS OF, or create a table from the view",
+                    format!("view \"{}\" has no versions", relation.name),
+                    "read its source tables AS OF",
                 ));
             }
             let plan = Box::pin(view_plan(scope, relation)).await?;
@@ -190,15 +189,14 @@ async fn at_version(
 }
 
 /// A timestamp as text, in UTC when it names no zone, in microseconds since the Unix epoch.
-fn parse_time(text: &str) -> Result<i64> {
-    arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(text.trim())
-        .map(|ns| ns / 1000)
-        .map_err(|_| {
-            Error::refused(
-                SqlState::INVALID_DATETIME_FORMAT,
-                format!("invalid input syntax for type timestamp: \"{text}\""),
-            )
-        })
+pub fn parse_time(text: &str) -> Result<i64> {
+    let moment = arrow::compute::kernels::cast_utils::string_to_datetime(&chrono::Utc, text.trim());
+    moment.map(|t| t.timestamp_micros()).map_err(|_| {
+        Error::refused(
+            SqlState::INVALID_DATETIME_FORMAT,
+            format!("invalid input syntax for type timestamp: \"{text}\""),
+        )
+    })
 }
 
 /// The plan a view stands for: its query over the statement's cut with its owner's rights, its columns

@@ -53,7 +53,10 @@ impl Engine {
         let base = base_state(&config)?;
         let engine = Arc::new_cyclic(|engine| Self {
             audit: Audit::start(Arc::clone(&store)),
-            refresher: Refresher::new(Arc::new(EngineHost::new(engine.clone())), Pace::default()),
+            refresher: Refresher::new(
+                Arc::new(EngineHost::new(std::sync::Weak::clone(engine))),
+                Pace::default(),
+            ),
             sessions: Sessions::default(),
             stop: CancellationToken::new(),
             catalog: ArcSwap::new(snapshot),

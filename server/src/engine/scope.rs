@@ -61,6 +61,8 @@ pub struct Scope {
     /// Providers that stand in for names, `(schema, name)`: a table that stands still while it is
     /// rewritten, the collected source of a MERGE.
     pub sources: HashMap<(String, String), Arc<dyn TableProvider>>,
+    /// Streaming tables show `_lsn`: the statement names it.
+    pub shows_lsn: bool,
     /// How many views deep planning is.
     depth: usize,
     touched: Arc<Mutex<BTreeSet<Oid>>>,
@@ -102,6 +104,7 @@ impl Scope {
             caller,
             targets: HashMap::new(),
             sources: HashMap::new(),
+            shows_lsn: false,
             depth: 0,
             touched: Arc::default(),
         }
@@ -130,6 +133,7 @@ impl Scope {
             },
             targets: HashMap::new(),
             sources: HashMap::new(),
+            shows_lsn: false,
             depth: self.depth + 1,
             touched: Arc::clone(&self.touched),
         })
@@ -141,6 +145,14 @@ impl Scope {
             sources,
             ..self.same()
         }
+    }
+
+    /// The same cut and caller, with `_lsn` among the columns of streaming tables.
+    pub fn showing_lsn(&self) -> Arc<Self> {
+        Arc::new(Self {
+            shows_lsn: true,
+            ..self.same()
+        })
     }
 
     /// The same cut and caller, where a relation takes another privilege than SELECT.
@@ -159,6 +171,7 @@ impl Scope {
             caller: self.caller.clone(),
             targets: HashMap::new(),
             sources: HashMap::new(),
+            shows_lsn: false,
             depth: self.depth,
             touched: Arc::clone(&self.touched),
         }

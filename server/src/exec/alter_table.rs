@@ -23,7 +23,7 @@ const TAG: &str = "ALTER TABLE";
 const KNOWN: &str = "ALTER TABLE knows RENAME TO, OWNER TO and SET (flush_interval = '…')";
 
 /// Runs the statement.
-pub async fn execute(run: &Run, s: &AlterTable) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &AlterTable) -> Result<Outcome> {
     clause(s.only, "ONLY", "leave it out")?;
     clause(
         s.location.is_some(),

@@ -12,7 +12,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 
 /// Runs the statement.
-pub async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
     let scope = &run.scope;
     let oid = relations::find(scope, &s.name)?.oid;
     let engine = &scope.engine;

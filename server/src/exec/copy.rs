@@ -125,13 +125,17 @@ fn encoded(
     struct State {
         encoder: Encoder,
         stream: SendableRecordBatchStream,
-        begun: bool,
+        /// Goes out in front of the first row, or of the trailer: clients read it from one message.
+        head: Vec<u8>,
         done: bool,
     }
+    let mut head = Vec::new();
+    let mut encoder = encoder;
+    encoder.start(&mut head);
     let state = State {
         encoder,
         stream,
-        begun: false,
+        head,
         done: false,
     };
     let blocks = futures::stream::unfold(state, move |mut state| {
@@ -141,32 +145,26 @@ fn encoded(
                 return None;
             }
             let mut pieces: Vec<Result<Bytes>> = Vec::new();
-            if !state.begun {
-                state.begun = true;
-                let mut out = Vec::new();
-                state.encoder.start(&mut out);
-                if !out.is_empty() {
-                    pieces.push(Ok(out.into()));
-                }
-            }
             match state.stream.next().await {
-                Some(Ok(batch)) => match encode_batch(&mut state.encoder, &batch) {
-                    Ok(encoded) => {
-                        count.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-                        pieces.extend(encoded.into_iter().map(Ok));
+                Some(Ok(batch)) => {
+                    match encode_batch(&mut state.encoder, &mut state.head, &batch) {
+                        Ok(encoded) => {
+                            count.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                            pieces.extend(encoded.into_iter().map(Ok));
+                        }
+                        Err(e) => {
+                            state.done = true;
+                            pieces.push(Err(e));
+                        }
                     }
-                    Err(e) => {
-                        state.done = true;
-                        pieces.push(Err(e));
-                    }
-                },
+                }
                 Some(Err(e)) => {
                     state.done = true;
                     pieces.push(Err(e.into()));
                 }
                 None => {
                     state.done = true;
-                    let mut out = Vec::new();
+                    let mut out = std::mem::take(&mut state.head);
                     state.encoder.finish(&mut out);
                     if !out.is_empty() {
                         pieces.push(Ok(out.into()));
@@ -179,11 +177,15 @@ fn encoded(
     blocks.flatten()
 }
 
-fn encode_batch(encoder: &mut Encoder, batch: &RecordBatch) -> Result<Vec<Bytes>> {
+fn encode_batch(
+    encoder: &mut Encoder,
+    head: &mut Vec<u8>,
+    batch: &RecordBatch,
+) -> Result<Vec<Bytes>> {
     let columns = encoder.prepare(batch)?;
     let mut pieces = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
-        let mut out = Vec::new();
+        let mut out = std::mem::take(head);
         encoder.row(&columns, row, &mut out)?;
         pieces.push(out.into());
     }

@@ -20,7 +20,7 @@ use crate::views;
 const TAG: &str = "CREATE MATERIALIZED VIEW";
 
 /// Runs the statement.
-pub async fn execute(run: &Run, s: &CreateMaterializedView) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &CreateMaterializedView) -> Result<Outcome> {
     check_options(s)?;
     let place = relations::place(&run.scope, &s.name)?;
     if let Some(there) = place.occupant(&run.scope.catalog) {
@@ -151,7 +151,7 @@ fn replaceable(catalog: &Snapshot, role: &str, there: &Relation) -> Result<()> {
 }
 
 /// Accepts the options whose meaning is honoured.
-pub fn check_options(s: &CreateMaterializedView) -> Result<()> {
+pub(super) fn check_options(s: &CreateMaterializedView) -> Result<()> {
     const KNOWN: &str = "the options are refresh = 'auto', 'incremental' or 'strict', and \
                          on_source_change = 'fail'";
     clause(

@@ -16,7 +16,7 @@ use crate::system;
 const TAG: &str = "CREATE SCHEMA";
 
 /// Runs the statement.
-pub async fn execute(run: &Run, statement: &Statement) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, statement: &Statement) -> Result<Outcome> {
     let Statement::CreateSchema {
         schema_name,
         if_not_exists,

@@ -24,7 +24,7 @@ use crate::engine::scope::bound;
 use crate::error::{Error, Result, SqlState};
 
 /// Runs the statement.
-pub async fn execute(run: &Run, s: &CreateTable) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &CreateTable) -> Result<Outcome> {
     refuse(s)?;
     let place = relations::place(&run.scope, &s.name)?;
     if place.occupant(&run.scope.catalog).is_some() {

@@ -18,7 +18,7 @@ use crate::governance::privileges;
 const TAG: &str = "CREATE VIEW";
 
 /// Runs the statement.
-pub async fn execute(run: &Run, s: &ast::CreateView) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &ast::CreateView) -> Result<Outcome> {
     refuse(s)?;
     let names = s
         .columns

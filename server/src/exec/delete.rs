@@ -15,7 +15,7 @@ use crate::governance::privileges;
 use crate::session::Description;
 
 /// Removes the rows.
-pub async fn execute(run: &Run, delete: &Delete) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, delete: &Delete) -> Result<Outcome> {
     let (relation, table) = understand(run, delete)?;
     privileges::check_relation(
         &run.scope.catalog,
@@ -30,9 +30,8 @@ pub async fn execute(run: &Run, delete: &Delete) -> Result<Outcome> {
         None => Vec::new(),
         Some(predicate) => {
             let items = rewrite::all_items(relation, &table.alias, streaming);
-            let keep = rewrite::is_not_true(predicate.clone());
             vec![Part {
-                query: query::select(items, vec![table.from], Some(keep))?,
+                query: rewrite::unmet(items, vec![table.from], predicate)?,
                 changed: false,
             }]
         }
@@ -51,7 +50,7 @@ pub async fn execute(run: &Run, delete: &Delete) -> Result<Outcome> {
 }
 
 /// Parameters of a DELETE, from its condition.
-pub async fn describe(
+pub(super) async fn describe(
     run: &Run,
     delete: &Delete,
     hints: &[Option<DataType>],

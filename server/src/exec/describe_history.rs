@@ -19,7 +19,7 @@ use crate::types::field;
 const LIMIT: usize = 1000;
 
 /// The columns.
-pub fn schema() -> SchemaRef {
+pub(super) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         field("version", &SqlType::Int8, false),
         field("committed_at", &SqlType::Timestamptz, false),
@@ -33,7 +33,7 @@ pub fn schema() -> SchemaRef {
 }
 
 /// Runs the statement.
-pub async fn execute(run: &Run, s: &DescribeHistory) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &DescribeHistory) -> Result<Outcome> {
     let scope = &run.scope;
     let table = relations::find_table(scope, &s.name)?;
     privileges::check_relation(&scope.catalog, &scope.caller.role, table, Privilege::Select)?;

@@ -17,7 +17,7 @@ use crate::governance::privileges;
 use crate::system;
 
 /// Runs the statement.
-pub async fn execute(run: &Run, s: &DropObject) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &DropObject) -> Result<Outcome> {
     let (scope, s) = (Arc::clone(&run.scope), s.clone());
     let tag = super::command(&run.statement);
     relations::to_its_end("drop", async move {

@@ -15,7 +15,7 @@ use crate::dialect::refuse::clause;
 use crate::error::{Error, Result};
 
 /// Shows the plan, one line a row.
-pub async fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
     let Ast::Explain {
         describe_alias,
         analyze,
@@ -79,7 +79,7 @@ pub async fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
             .indent(verbose)
             .to_string()
     };
-    let lines = StringArray::from_iter_values(text.lines());
+    let lines = StringArray::from(text.lines().collect::<Vec<_>>());
     Ok(rows::of_batch(
         "EXPLAIN",
         RecordBatch::try_new(schema(), vec![Arc::new(lines)])?,
@@ -87,7 +87,7 @@ pub async fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
 }
 
 /// Its column.
-pub fn schema() -> SchemaRef {
+pub(super) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new(
         "QUERY PLAN",
         DataType::Utf8,

@@ -12,7 +12,7 @@ use crate::governance::privileges;
 use crate::views;
 
 /// Runs the statement.
-pub async fn execute(run: &Run, s: &ExplainMaterializedView) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &ExplainMaterializedView) -> Result<Outcome> {
     let scope = &run.scope;
     let plan = match &s.create {
         Some(create) => {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 
 /// Runs the statement.
-pub async fn execute(run: &Run, s: &FlushTable) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &FlushTable) -> Result<Outcome> {
     let scope = &run.scope;
     let table = relations::find(scope, &s.name)?;
     privileges::check_relation(&scope.catalog, &scope.caller.role, table, Privilege::Insert)?;

@@ -20,6 +20,9 @@ use crate::types;
 /// 42P01, 3F000, 42809.
 pub fn target<'a>(scope: &'a Scope, schema: &str, table: &str) -> Result<&'a Relation> {
     let Some(relation) = scope.catalog.relation(schema, table) else {
+        if crate::system::SCHEMAS.contains(&schema) {
+            return Err(Error::denied("table", table));
+        }
         if scope.catalog.schema(schema).is_none() {
             return Err(Error::refused(
                 SqlState::INVALID_SCHEMA_NAME,

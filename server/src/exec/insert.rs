@@ -18,7 +18,7 @@ use crate::governance::privileges;
 use crate::session::Description;
 
 /// Stores the query's rows, all or none.
-pub async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
     let (relation, columns, source) = understand(run, insert)?;
     privileges::check_relation(
         &run.scope.catalog,
@@ -28,11 +28,12 @@ pub async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
     )?;
     run.scope.touch(relation.oid);
     let intake = Intake::new(&run.scope, relation)?;
-    let (state, plan) = query::plan(&run.scope, bound(source.clone())?, &run.params).await?;
+    let source = with_defaults(source, relation, &columns)?;
+    let (state, plan) = query::plan(&run.scope, bound(source)?, &run.params).await?;
     check_width(&columns, plan.schema().fields().len())?;
     let reads = lineage::edges(&run.scope, &plan, relation.oid, &columns, "INSERT");
     let stream = rows::start(run, &state, &plan).await?;
-    let named = move |batch: RecordBatch| named(&columns, batch);
+    let named = move |batch: RecordBatch| named(&columns, &batch);
     let stored = if relation.kind == RelationKind::StreamingTable {
         let limit = run.scope.engine.config.tail_bytes / 2;
         let batches = gather(stream, limit, |batch| intake.apply(&named(batch)?)).await?;
@@ -67,7 +68,7 @@ fn finish(run: &Run, (count, lsn): (u64, crate::stream::head::Lsn)) -> Result<Ou
 }
 
 /// Parameters of an INSERT take the types of the columns they go to.
-pub async fn describe(
+pub(super) async fn describe(
     run: &Run,
     insert: &Insert,
     hints: &[Option<DataType>],
@@ -93,12 +94,32 @@ pub async fn describe(
         }
     }
     let state = run.scope.state()?;
-    let statement = Ast::Query(Box::new(bound(source.clone())?));
+    let source = with_defaults(source, relation, &columns)?;
+    let statement = Ast::Query(Box::new(bound(source)?));
     let (params, _) = query::parameters(&state, statement, &hints).await?;
     Ok(Description {
         params,
         schema: None,
     })
+}
+
+/// Puts a column's default in the place of the word DEFAULT in a VALUES list.
+fn with_defaults(source: &Query, relation: &Relation, columns: &[String]) -> Result<Query> {
+    use datafusion::sql::sqlparser::ast::{Expr, SetExpr};
+    let mut source = source.clone();
+    if let SetExpr::Values(values) = &mut *source.body {
+        for row in &mut values.rows {
+            for (value, name) in row.iter_mut().zip(columns) {
+                let word = matches!(value, Expr::Identifier(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case("default"));
+                if word {
+                    let column = relation.columns.iter().find(|c| c.name == *name);
+                    let default = column.and_then(|c| c.default.as_deref()).unwrap_or("NULL");
+                    *value = crate::dialect::parse_expr(default)?;
+                }
+            }
+        }
+    }
+    Ok(source)
 }
 
 /// `$n` that stand alone as a value of a VALUES list, with the place they stand in.
@@ -237,7 +258,7 @@ fn check_width(columns: &[String], given: usize) -> Result<()> {
     }
 }
 
-fn named(columns: &[String], batch: RecordBatch) -> Result<RecordBatch> {
+fn named(columns: &[String], batch: &RecordBatch) -> Result<RecordBatch> {
     let fields: Vec<_> = batch
         .schema_ref()
         .fields()

@@ -22,12 +22,12 @@ use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 
 /// The collected source goes by this name, which cannot be typed.
-const SOURCE: &str = "\u{1}merge source";
+const SOURCE: &str = "\u{2}merge source";
 /// Bytes the source may take.
 const SOURCE_LIMIT: usize = 512 << 20;
 
 /// Merges the source into the table.
-pub async fn execute(run: &Run, merge: &Merge) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, merge: &Merge) -> Result<Outcome> {
     clause(
         merge.output.is_some(),
         "RETURNING",

@@ -1,5 +1,6 @@
 //! Queries: `SELECT`, `VALUES`, `WITH`.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -8,7 +9,8 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as PlanStatement;
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, FunctionArguments, Query, SelectItem, SetExpr, Statement as Ast,
+    self, Expr, FunctionArguments, Query, SelectItem, SetExpr, Statement as Ast, VisitMut,
+    VisitorMut,
 };
 
 use super::{Outcome, Run, rows};
@@ -16,12 +18,14 @@ use crate::dialect::words::fold;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::session::Description;
+use crate::types::LSN;
 
 /// Runs a query; its rows stream.
-pub async fn execute(run: &Run, query: &Query) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, query: &Query) -> Result<Outcome> {
     check(query)?;
-    let state = run.scope.state()?;
-    let plan = bound_plan(&state, Ast::Query(Box::new(query.clone())), &run.params).await?;
+    let (scope, shown) = with_lsn(&run.scope, query);
+    let state = scope.state()?;
+    let plan = bound_plan(&state, Ast::Query(Box::new(shown)), &run.params).await?;
     let physical = state.create_physical_plan(&plan).await?;
     let schema = output_schema(query, &physical.schema());
     let stream = datafusion::physical_plan::execute_stream(physical, state.task_ctx())?;
@@ -34,10 +38,15 @@ pub async fn execute(run: &Run, query: &Query) -> Result<Outcome> {
 }
 
 /// Parameters and columns of a query.
-pub async fn describe(run: &Run, query: &Query, hints: &[Option<DataType>]) -> Result<Description> {
+pub(super) async fn describe(
+    run: &Run,
+    query: &Query,
+    hints: &[Option<DataType>],
+) -> Result<Description> {
     check(query)?;
-    let state = run.scope.state()?;
-    let (params, plan) = parameters(&state, Ast::Query(Box::new(query.clone())), hints).await?;
+    let (scope, shown) = with_lsn(&run.scope, query);
+    let state = scope.state()?;
+    let (params, plan) = parameters(&state, Ast::Query(Box::new(shown)), hints).await?;
     let plan = state
         .analyzer()
         .execute_and_check(plan, state.config_options(), |_, _| {})?;
@@ -52,7 +61,7 @@ pub async fn describe(run: &Run, query: &Query, hints: &[Option<DataType>]) -> R
 ///
 /// # Errors
 /// 08P01 when there are not as many as the statement has.
-pub async fn bound_plan(
+pub(super) async fn bound_plan(
     state: &SessionState,
     statement: Ast,
     params: &[ScalarValue],
@@ -78,7 +87,7 @@ pub async fn bound_plan(
 
 /// Plans a statement with typed NULLs in place of its parameters, and says their types: what the
 /// client declared, else what the plan wants, else text.
-pub async fn parameters(
+pub(super) async fn parameters(
     state: &SessionState,
     statement: Ast,
     hints: &[Option<DataType>],
@@ -119,6 +128,54 @@ fn canonical(ty: DataType) -> DataType {
     }
 }
 
+/// A query that names `_lsn` sees that column of streaming tables; its wildcards do not.
+fn with_lsn(scope: &Arc<Scope>, query: &Query) -> (Arc<Scope>, Query) {
+    let mut shown = query.clone();
+    if VisitMut::visit(&mut shown, &mut Lsns::default()).is_continue() {
+        return (Arc::clone(scope), shown);
+    }
+    let mut hide = Lsns { hide: true };
+    let _ = VisitMut::visit(&mut shown, &mut hide);
+    (scope.showing_lsn(), shown)
+}
+
+/// Stops at the first mention of `_lsn`, or hides it from every wildcard.
+#[derive(Default)]
+struct Lsns {
+    hide: bool,
+}
+
+impl VisitorMut for Lsns {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let named = match expr {
+            Expr::Identifier(ident) => ident.value == LSN,
+            Expr::CompoundIdentifier(parts) => parts.last().is_some_and(|p| p.value == LSN),
+            _ => false,
+        };
+        if named && !self.hide {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<()> {
+        for item in &mut select.projection {
+            if let SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) = item
+                && self.hide
+                && options.opt_exclude.is_none()
+                && options.opt_except.is_none()
+            {
+                let lsn = ast::ObjectName::from(vec![ast::Ident::new(LSN)]);
+                options.opt_exclude = Some(ast::ExcludeSelectItem::Single(lsn));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 /// Refuses writing common table expressions: they would be planned as another statement.
 fn check(query: &Query) -> Result<()> {
     match &*query.body {
@@ -133,21 +190,30 @@ fn check(query: &Query) -> Result<()> {
 }
 
 /// The planned columns under PostgreSQL's names.
-pub fn output_schema(query: &Query, planned: &Schema) -> SchemaRef {
+pub(super) fn output_schema(query: &Query, planned: &Schema) -> SchemaRef {
     let planned_names: Vec<String> = planned.fields().iter().map(|f| f.name().clone()).collect();
     let names = output_names(query, &planned_names);
     let fields: Vec<Field> = planned
         .fields()
         .iter()
         .zip(names)
-        .map(|(f, name)| f.as_ref().clone().with_name(name))
+        .map(|(f, name)| shown_field(f, name))
         .collect();
     Arc::new(Schema::new(fields))
 }
 
+/// Counters that the engine keeps unsigned (`row_number`, `rank`) are bigint to clients.
+fn shown_field(field: &Field, name: String) -> Field {
+    let shown = field.clone().with_name(name);
+    match field.data_type() {
+        DataType::UInt64 => shown.with_data_type(DataType::Int64),
+        _ => shown,
+    }
+}
+
 /// What PostgreSQL would call a query's columns: a function call is its function's name, a cast its
 /// operand's, anything else without a name `?column?`. Columns of wildcards keep their own names.
-pub fn output_names(query: &Query, planned: &[String]) -> Vec<String> {
+pub(super) fn output_names(query: &Query, planned: &[String]) -> Vec<String> {
     let Some(items) = select_list(&query.body) else {
         return planned.to_vec();
     };
@@ -232,7 +298,7 @@ fn expression_name(expr: &Expr) -> Option<String> {
 
 /// Makes a query of a select list, its sources and a condition. A template is parsed and filled in,
 /// so no SQL text is put together.
-pub fn select(
+pub(super) fn select(
     items: Vec<SelectItem>,
     from: Vec<ast::TableWithJoins>,
     selection: Option<Expr>,
@@ -247,7 +313,7 @@ pub fn select(
 }
 
 /// A function call without clauses: `name(args)`.
-pub fn call(name: &str, args: Vec<Expr>) -> Result<Expr> {
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Result<Expr> {
     let mut query = crate::dialect::parse_query("SELECT f()")?;
     let SetExpr::Select(select) = &mut *query.body else {
         return Err(Error::Internal("the call template is no select".to_owned()));
@@ -265,7 +331,7 @@ pub fn call(name: &str, args: Vec<Expr>) -> Result<Expr> {
 }
 
 /// Plans a query made by [`select`], with the parameters put in.
-pub async fn plan(
+pub(super) async fn plan(
     scope: &Arc<Scope>,
     query: Query,
     params: &[ScalarValue],

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::governance::privileges;
 
 /// Runs the statement.
-pub async fn execute(run: &Run, s: &RefreshMaterializedView) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, s: &RefreshMaterializedView) -> Result<Outcome> {
     let scope = &run.scope;
     let (view, source) = relations::find_materialized(scope, &s.name)?;
     privileges::check_owner(&scope.catalog, &scope.caller.role, view)?;

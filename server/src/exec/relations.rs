@@ -22,19 +22,19 @@ use crate::governance::privileges;
 use crate::{lake, system, tasks, types};
 
 /// Ends a statement that has written: notes it for the transaction block and answers with the tag.
-pub fn done(run: &Run, command: &'static str) -> Result<Outcome> {
+pub(super) fn done(run: &Run, command: &'static str) -> Result<Outcome> {
     note_write(run, command)?;
     Outcome::command(command)
 }
 
 /// Notes for the transaction block that a statement has written.
-pub fn note_write(run: &Run, command: &'static str) -> Result<()> {
+pub(super) fn note_write(run: &Run, command: &'static str) -> Result<()> {
     run.session()?.with_transaction(|t| t.note_write(command));
     Ok(())
 }
 
 /// What a kind is called in messages.
-pub fn kind_name(kind: RelationKind) -> &'static str {
+pub(super) fn kind_name(kind: RelationKind) -> &'static str {
     match kind {
         RelationKind::Table => "table",
         RelationKind::StreamingTable => "streaming table",
@@ -44,7 +44,7 @@ pub fn kind_name(kind: RelationKind) -> &'static str {
 }
 
 /// True for relations that hold rows of their own.
-pub fn is_table(relation: &Relation) -> bool {
+pub(super) fn is_table(relation: &Relation) -> bool {
     matches!(
         relation.kind,
         RelationKind::Table | RelationKind::StreamingTable
@@ -55,7 +55,7 @@ pub fn is_table(relation: &Relation) -> bool {
 ///
 /// # Errors
 /// 42P01, or 3F000 when its schema is not there either.
-pub fn find<'a>(scope: &'a Scope, name: &ObjectName) -> Result<&'a Relation> {
+pub(super) fn find<'a>(scope: &'a Scope, name: &ObjectName) -> Result<&'a Relation> {
     let written = parts(name);
     let (schema, bare) = scope.split_name(&written)?;
     if let Some(relation) = scope.catalog.relation(&schema, &bare) {
@@ -73,7 +73,7 @@ pub fn find<'a>(scope: &'a Scope, name: &ObjectName) -> Result<&'a Relation> {
 ///
 /// # Errors
 /// As [`find`]; 42809 for another kind.
-pub fn find_table<'a>(scope: &'a Scope, name: &ObjectName) -> Result<&'a Relation> {
+pub(super) fn find_table<'a>(scope: &'a Scope, name: &ObjectName) -> Result<&'a Relation> {
     let relation = find(scope, name)?;
     match is_table(relation) {
         true => Ok(relation),
@@ -85,7 +85,10 @@ pub fn find_table<'a>(scope: &'a Scope, name: &ObjectName) -> Result<&'a Relatio
 ///
 /// # Errors
 /// As [`find`]; 42809 for another kind.
-pub fn find_materialized<'a>(scope: &'a Scope, name: &ObjectName) -> Result<(&'a Relation, Oid)> {
+pub(super) fn find_materialized<'a>(
+    scope: &'a Scope,
+    name: &ObjectName,
+) -> Result<(&'a Relation, Oid)> {
     let relation = find(scope, name)?;
     match &relation.materialized {
         Some(view) => Ok((relation, view.source)),
@@ -94,7 +97,7 @@ pub fn find_materialized<'a>(scope: &'a Scope, name: &ObjectName) -> Result<(&'a
 }
 
 /// 42809: `"x" is not a table`.
-pub fn wrong_kind(relation: &Relation, wanted: &str) -> Error {
+pub(super) fn wrong_kind(relation: &Relation, wanted: &str) -> Error {
     let message = format!("\"{}\" is not {wanted}", relation.name);
     Error::refused(SqlState::WRONG_OBJECT_TYPE, message).with_hint(format!(
         "\"{}\" is a {}",
@@ -104,7 +107,7 @@ pub fn wrong_kind(relation: &Relation, wanted: &str) -> Error {
 }
 
 /// 3F000.
-pub fn no_schema(name: &str) -> Error {
+pub(super) fn no_schema(name: &str) -> Error {
     Error::refused(
         SqlState::INVALID_SCHEMA_NAME,
         format!("schema \"{name}\" does not exist"),
@@ -113,7 +116,7 @@ pub fn no_schema(name: &str) -> Error {
 
 /// Where a new relation goes.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub(super) struct Place {
     /// Its schema.
     pub schema: Schema,
     /// Its name.
@@ -126,7 +129,7 @@ pub struct Place {
 ///
 /// # Errors
 /// 3F000, 42501.
-pub fn place(scope: &Scope, name: &ObjectName) -> Result<Place> {
+pub(super) fn place(scope: &Scope, name: &ObjectName) -> Result<Place> {
     let (schema, name) = scope.split_name(&parts(name))?;
     if system::SCHEMAS.contains(&schema.as_str()) {
         return Err(Error::denied("schema", &schema).with_detail("system schemas take no objects"));
@@ -150,18 +153,18 @@ pub fn place(scope: &Scope, name: &ObjectName) -> Result<Place> {
 
 impl Place {
     /// What has the name in a catalog.
-    pub fn occupant<'a>(&self, catalog: &'a Snapshot) -> Option<&'a Relation> {
+    pub(super) fn occupant<'a>(&self, catalog: &'a Snapshot) -> Option<&'a Relation> {
         catalog.relation(&self.schema.name, &self.name)
     }
 
     /// 42P07.
-    pub fn taken(&self) -> Error {
+    pub(super) fn taken(&self) -> Error {
         let message = format!("relation \"{}\" already exists", self.name);
         Error::refused(SqlState::DUPLICATE_TABLE, message)
     }
 
     /// A relation of this place with nothing in it yet.
-    pub fn relation(&self, kind: RelationKind, columns: Vec<Column>) -> Relation {
+    pub(super) fn relation(&self, kind: RelationKind, columns: Vec<Column>) -> Relation {
         Relation {
             oid: Oid(0),
             schema: self.schema.oid,
@@ -184,7 +187,7 @@ impl Place {
 
 /// Runs a change of catalog and storage to its end, also when the statement is cancelled meanwhile:
 /// a half-made table would be nobody's.
-pub async fn to_its_end<T, F>(name: &'static str, work: F) -> Result<T>
+pub(super) async fn to_its_end<T, F>(name: &'static str, work: F) -> Result<T>
 where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,
@@ -197,7 +200,7 @@ where
 
 /// Takes relations that the catalog has let go out of the log, and deletes their files. The statement
 /// has succeeded by then: what cannot be deleted is logged and stays as files nobody reads.
-pub async fn delete_storage(engine: &Engine, relations: &[Relation]) {
+pub(super) async fn delete_storage(engine: &Engine, relations: &[Relation]) {
     for relation in relations.iter().filter(|r| r.location.is_some()) {
         let deleted = async {
             engine.stream.drop_table(relation.oid).await?;
@@ -210,7 +213,7 @@ pub async fn delete_storage(engine: &Engine, relations: &[Relation]) {
 }
 
 /// Relations that read one of `oids`, directly or through others; without `oids` themselves.
-pub fn readers(catalog: &Snapshot, oids: &BTreeSet<Oid>) -> BTreeSet<Oid> {
+pub(super) fn readers(catalog: &Snapshot, oids: &BTreeSet<Oid>) -> BTreeSet<Oid> {
     let mut all = oids.clone();
     loop {
         let more: Vec<Oid> = catalog
@@ -228,7 +231,7 @@ pub fn readers(catalog: &Snapshot, oids: &BTreeSet<Oid>) -> BTreeSet<Oid> {
 
 /// Relations that a query names, in the statement's catalog. Names of CTEs are no relations; system
 /// tables and table functions have no id and are left out.
-pub fn named_relations(scope: &Arc<Scope>, query: &ast::Query) -> Result<Vec<Oid>> {
+pub(super) fn named_relations(scope: &Arc<Scope>, query: &ast::Query) -> Result<Vec<Oid>> {
     let statement = ast::Statement::Query(Box::new(query.clone()));
     let references = scope
         .state()?
@@ -244,7 +247,7 @@ pub fn named_relations(scope: &Arc<Scope>, query: &ast::Query) -> Result<Vec<Oid
 }
 
 /// Refuses `$1` in a query that is kept.
-pub fn no_parameters(plan: &LogicalPlan, what: &str) -> Result<()> {
+pub(super) fn no_parameters(plan: &LogicalPlan, what: &str) -> Result<()> {
     match plan.get_parameter_names()?.into_iter().next() {
         None => Ok(()),
         Some(name) => Err(Error::refused(
@@ -261,7 +264,7 @@ pub fn no_parameters(plan: &LogicalPlan, what: &str) -> Result<()> {
 ///
 /// # Errors
 /// 42601 for too many names, 42701 for one twice, 42P16 for no column at all.
-pub fn query_columns(
+pub(super) fn query_columns(
     query: &ast::Query,
     schema: &DFSchema,
     names: &[String],
@@ -294,7 +297,7 @@ pub fn query_columns(
 }
 
 /// Refuses no columns at all, a name twice and the name of the log position.
-pub fn check_names(columns: &[Column]) -> Result<()> {
+pub(super) fn check_names(columns: &[Column]) -> Result<()> {
     if columns.is_empty() {
         return Err(Error::refused(
             SqlState::INVALID_TABLE_DEFINITION,
@@ -320,7 +323,7 @@ pub fn check_names(columns: &[Column]) -> Result<()> {
 }
 
 /// Refuses the name that the position in the log has.
-pub fn check_reserved(columns: &[Column]) -> Result<()> {
+pub(super) fn check_reserved(columns: &[Column]) -> Result<()> {
     match columns.iter().any(|c| c.name == types::LSN) {
         true => Err(Error::refused(
             SqlState::INVALID_TABLE_DEFINITION,
@@ -335,7 +338,7 @@ pub fn check_reserved(columns: &[Column]) -> Result<()> {
 }
 
 /// The lineage of a query that fills `target`, as catalog changes. System tables have no lineage.
-pub fn lineage(
+pub(super) fn lineage(
     scope: &Scope,
     plan: &LogicalPlan,
     target: Oid,

@@ -12,7 +12,8 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use catalog::Relation;
 use datafusion::catalog::TableProvider;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, Query, SelectItem, TableAlias, TableFactor, TableWithJoins,
+    Expr, Ident, ObjectName, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, TableAlias,
+    TableFactor, TableWithJoins,
 };
 use deltalake::kernel::Remove;
 use futures::StreamExt;
@@ -391,6 +392,40 @@ pub(super) fn assignments(
         }
     }
     Ok(values)
+}
+
+/// The rows that do not meet a condition (false or NULL). With a subquery in it that is everything
+/// without those that do: the planner takes subqueries only where they stand alone. Equal rows meet a
+/// condition alike, so nothing is lost by comparing values.
+pub(super) fn unmet(
+    items: Vec<SelectItem>,
+    from: Vec<TableWithJoins>,
+    condition: &Expr,
+) -> Result<Query> {
+    if !has_subquery(condition) {
+        return query::select(items, from, Some(is_not_true(condition.clone())));
+    }
+    let mut everything = query::select(items.clone(), from.clone(), None)?;
+    let met = query::select(items, from, Some(condition.clone()))?;
+    everything.body = Box::new(SetExpr::SetOperation {
+        op: SetOperator::Except,
+        set_quantifier: SetQuantifier::All,
+        left: everything.body,
+        right: met.body,
+    });
+    Ok(everything)
+}
+
+fn has_subquery(condition: &Expr) -> bool {
+    let mut found = false;
+    let _ = datafusion::sql::sqlparser::ast::visit_expressions(condition, |e| {
+        found |= matches!(
+            e,
+            Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. }
+        );
+        std::ops::ControlFlow::<()>::Continue(())
+    });
+    found
 }
 
 /// `(e) IS TRUE` and its opposite.

@@ -98,13 +98,29 @@ pub async fn count(run: &Run, state: &SessionState, plan: &LogicalPlan) -> Resul
         .ok_or_else(|| Error::Internal("a count gave no number".to_owned()))
 }
 
-/// The same rows under other column names.
+/// A value that does not fit is an error, never NULL.
+const STRICT: arrow::compute::CastOptions<'static> = arrow::compute::CastOptions {
+    safe: false,
+    format_options: arrow::util::display::FormatOptions::new(),
+};
+
+/// The same rows under other column names and in the types shown.
 pub fn renamed(stream: SendableRecordBatchStream, schema: SchemaRef) -> SendableRecordBatchStream {
     let shown = Arc::clone(&schema);
     let rows = stream.map(move |batch| {
         let batch = batch?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let columns = batch.columns().to_vec();
+        let columns = batch
+            .columns()
+            .iter()
+            .zip(shown.fields())
+            .map(
+                |(column, field)| match column.data_type() == field.data_type() {
+                    true => Ok(Arc::clone(column)),
+                    false => arrow::compute::cast_with_options(column, field.data_type(), &STRICT),
+                },
+            )
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(RecordBatch::try_new_with_options(
             Arc::clone(&shown),
             columns,

@@ -10,7 +10,7 @@ use crate::dialect::words::{fold, parts};
 use crate::error::{Error, Result, SqlState};
 
 /// Changes a setting of the session.
-pub fn execute(run: &Run, set: &Set) -> Result<Outcome> {
+pub(super) fn execute(run: &Run, set: &Set) -> Result<Outcome> {
     let session = run.session()?;
     match set {
         Set::SingleAssignment {
@@ -93,7 +93,7 @@ pub fn execute(run: &Run, set: &Set) -> Result<Outcome> {
 }
 
 /// Goes back to defaults.
-pub fn reset(run: &Run, statement: &ResetStatement) -> Result<Outcome> {
+pub(super) fn reset(run: &Run, statement: &ResetStatement) -> Result<Outcome> {
     let session = run.session()?;
     match &statement.reset {
         Reset::ALL => session.with_settings(|s| s.reset_all()),
@@ -106,7 +106,7 @@ pub fn reset(run: &Run, statement: &ResetStatement) -> Result<Outcome> {
 }
 
 /// `DISCARD ALL` and its parts; prepared statements are the door's.
-pub fn discard(run: &Run, object: &DiscardObject) -> Result<Outcome> {
+pub(super) fn discard(run: &Run, object: &DiscardObject) -> Result<Outcome> {
     let session = run.session()?;
     if matches!(object, DiscardObject::ALL) {
         session.with_settings(|s| s.reset_all());

@@ -11,7 +11,7 @@ use super::{Outcome, Run, rows};
 use crate::error::{Error, Result, SqlState};
 
 /// One setting, or all of them with their descriptions.
-pub async fn execute(run: &Run, variable: &[Ident]) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, variable: &[Ident]) -> Result<Outcome> {
     let session = run.session()?;
     let name = name_of(variable);
     let columns: Vec<ArrayRef> = if name == "all" {
@@ -39,7 +39,7 @@ pub async fn execute(run: &Run, variable: &[Ident]) -> Result<Outcome> {
 }
 
 /// Its columns.
-pub fn schema(variable: &[Ident]) -> SchemaRef {
+pub(super) fn schema(variable: &[Ident]) -> SchemaRef {
     let name = name_of(variable);
     let names = match name.as_str() {
         "all" => vec!["name", "setting", "description"],

@@ -7,7 +7,7 @@ use crate::dialect::refuse::clause;
 use crate::error::{Error, Result};
 
 /// Begins or ends a block.
-pub fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
+pub(super) fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
     let session = run.session()?;
     match statement {
         Ast::StartTransaction {

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::governance::privileges;
 
 /// Empties the tables, one commit each; all are checked before the first is emptied.
-pub async fn execute(run: &Run, truncate: &Truncate) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, truncate: &Truncate) -> Result<Outcome> {
     clause(
         truncate.partitions.is_some(),
         "TRUNCATE … PARTITION",

@@ -15,7 +15,7 @@ use crate::governance::privileges;
 use crate::session::Description;
 
 /// Changes the rows.
-pub async fn execute(run: &Run, update: &Update) -> Result<Outcome> {
+pub(super) async fn execute(run: &Run, update: &Update) -> Result<Outcome> {
     let (relation, table) = understand(run, update)?;
     privileges::check_relation(
         &run.scope.catalog,
@@ -29,16 +29,15 @@ pub async fn execute(run: &Run, update: &Update) -> Result<Outcome> {
     let values = rewrite::assignments(relation, &update.assignments)?;
     let changed = rewrite::changed_items(relation, &table.alias, streaming, &values);
     let from = vec![table.from.clone()];
-    let hit = update.selection.clone().map(rewrite::is_true);
+    let hit = update.selection.clone();
     let mut parts = vec![Part {
         query: query::select(changed, from.clone(), hit)?,
         changed: true,
     }];
     if let Some(predicate) = &update.selection {
         let rest = rewrite::all_items(relation, &table.alias, streaming);
-        let keep = rewrite::is_not_true(predicate.clone());
         parts.push(Part {
-            query: query::select(rest, from, Some(keep))?,
+            query: rewrite::unmet(rest, from, predicate)?,
             changed: false,
         });
     }
@@ -56,7 +55,7 @@ pub async fn execute(run: &Run, update: &Update) -> Result<Outcome> {
 }
 
 /// Parameters of an UPDATE: assigned ones take their column's type.
-pub async fn describe(
+pub(super) async fn describe(
     run: &Run,
     update: &Update,
     hints: &[Option<DataType>],

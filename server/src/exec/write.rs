@@ -22,7 +22,7 @@ use crate::types;
 
 /// What a table asks of its rows, ready to be applied to batches.
 #[derive(Debug)]
-pub struct Intake {
+pub(super) struct Intake {
     relation: Relation,
     schema: SchemaRef,
     zone: String,
@@ -33,7 +33,7 @@ pub struct Intake {
 
 impl Intake {
     /// Prepares a table's defaults, generated columns and checks.
-    pub fn new(scope: &Arc<Scope>, relation: &Relation) -> Result<Self> {
+    pub(super) fn new(scope: &Arc<Scope>, relation: &Relation) -> Result<Self> {
         let schema = types::schema(&relation.columns);
         let mut intake = Self {
             relation: relation.clone(),
@@ -72,12 +72,12 @@ impl Intake {
     }
 
     /// The visible columns of the table.
-    pub fn schema(&self) -> &SchemaRef {
+    pub(super) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
     /// True for a column that rows may bring.
-    pub fn takes(&self, name: &str) -> bool {
+    pub(super) fn takes(&self, name: &str) -> bool {
         self.relation
             .columns
             .iter()
@@ -88,7 +88,7 @@ impl Intake {
     ///
     /// # Errors
     /// 42703, 428C9, 22P02, 22003, 22001, 23502, 23514: none of the batch is to be stored then.
-    pub fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+    pub(super) fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         self.check_names(batch.schema_ref())?;
         let rows = batch.num_rows();
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
@@ -200,7 +200,7 @@ impl Intake {
 }
 
 /// The refusal of a value for a generated column.
-pub fn generated_always(column: &str) -> Error {
+pub(super) fn generated_always(column: &str) -> Error {
     Error::refused(
         SqlState("428C9"),
         format!("cannot insert a non-DEFAULT value into column \"{column}\""),
@@ -209,7 +209,7 @@ pub fn generated_always(column: &str) -> Error {
 }
 
 /// An expression over a table's columns, ready to be evaluated.
-pub fn physical_expr(
+pub(super) fn physical_expr(
     state: &datafusion::execution::SessionState,
     expr: Expr,
     columns: &DFSchema,

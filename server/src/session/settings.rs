@@ -458,7 +458,16 @@ fn accepted(known: &Known, value: &str) -> Result<String> {
             None => Err(bad()),
         },
         Rule::Time => time(value).map(|_| value.to_owned()).map_err(|_| bad()),
-        Rule::AsOf => Ok(value.to_owned()),
+        Rule::AsOf => {
+            let moment = value.is_empty()
+                || value.parse::<i64>().is_ok_and(|v| v >= 0)
+                || crate::engine::names::parse_time(value).is_ok();
+            if moment {
+                Ok(value.to_owned())
+            } else {
+                Err(bad())
+            }
+        }
         Rule::Fixed => Err(Error::refused(
             SqlState("55P02"),
             format!("parameter \"{}\" cannot be changed", known.name),

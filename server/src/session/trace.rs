@@ -17,6 +17,7 @@ use crate::governance::audit::redact;
 #[derive(Debug)]
 pub(super) struct Trace {
     engine: Arc<Engine>,
+    door: &'static str,
     started: Instant,
     row: AuditRow,
 }
@@ -27,6 +28,15 @@ impl Trace {
         let mut trace = Self::new(session, exec::command(&run.statement));
         trace.row.statement = redact(&run.statement.text);
         trace
+    }
+
+    /// A text that is no statement: traced at once.
+    pub(super) fn unread(session: &Session, sql: &str, error: &Error) {
+        let mut trace = Self::new(session, "UNREAD");
+        trace.row.statement = redact(sql);
+        trace.row.at_micros = now_micros();
+        trace.failed(error);
+        trace.engine.audit.note_now(trace.row);
     }
 
     /// An ingest call begins.
@@ -40,6 +50,7 @@ impl Trace {
         let role = session.inner().role.clone();
         Self {
             engine: Arc::clone(&session.engine),
+            door: session.door.name(),
             started: Instant::now(),
             row: AuditRow {
                 seq: 0,
@@ -112,8 +123,6 @@ impl Trace {
         match rows {
             Ok(rows) => {
                 self.row.rows = i64::try_from(rows).ok();
-                metrics::counter!("weir_ingested_rows_total", "door" => self.row.door.clone())
-                    .increment(rows);
             }
             Err(e) => self.failed(e),
         }
@@ -136,10 +145,7 @@ impl Trace {
         } else {
             "error"
         };
-        metrics::counter!("weir_statements_total", "door" => self.row.door.clone(), "outcome" => outcome)
-            .increment(1);
-        metrics::histogram!("weir_statement_seconds", "door" => self.row.door.clone())
-            .record(self.started.elapsed().as_secs_f64());
+        crate::metrics::statement(self.door, outcome, self.started.elapsed());
     }
 
     fn stream_ended(mut self, scope: &Scope, rows: u64, error: Option<&Error>) {

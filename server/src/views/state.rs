@@ -81,7 +81,7 @@ pub fn state_schema(analysis: &Analysis) -> SchemaRef {
 fn stored(name: &str, field: &FieldRef, ty: fn(&DataType) -> Option<DataType>) -> Field {
     // unsupported types were refused by the analysis
     let ty = ty(field.data_type()).unwrap_or_else(|| field.data_type().clone());
-    Field::new(name, ty, true).with_metadata(field.metadata().clone())
+    Field::new(name, ty, field.is_nullable()).with_metadata(field.metadata().clone())
 }
 
 /// Result names where the lake can hold them all, numbered ones otherwise.
