@@ -170,6 +170,8 @@ fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("weir")
+        // syntax trees and plans are walked by recursion
+        .thread_stack_size(16 << 20)
         .build()
         .map_err(Error::io("start the runtime"))?;
     let outcome = runtime.block_on(work);

@@ -155,7 +155,7 @@ async fn the_churn_model_ranks_well() {
     assert!(auc >= 0.83, "AUC {auc}");
 
     // The same figure from the scores themselves: pairs of a leaver and a stayer in the right order.
-    let pairs = "SELECT avg(CASE WHEN l.risk > s.risk THEN 1.0 WHEN l.risk = s.risk THEN 0.5 ELSE 0.0 END) \
+    let pairs = "SELECT avg(CASE WHEN l.risk > s.risk THEN 1e0 WHEN l.risk = s.risk THEN 5e-1 ELSE 0e0 END) \
                  FROM churn_scores AS l, churn_scores AS s WHERE l.churned AND NOT s.churned";
     let ranked: f64 = pg.value(pairs).await.parse().unwrap();
     assert!(

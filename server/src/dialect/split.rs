@@ -3,12 +3,15 @@
 use std::ops::Range;
 
 use datafusion::sql::sqlparser::dialect::Dialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use crate::error::{Error, Report, Result, SqlState};
 
 /// The longest statement text that is parsed.
 const MAX_TOKENS: usize = 4_000_000;
+/// Operators in a row between two commas or parentheses.
+const MAX_CHAIN: usize = 2_000;
 
 /// One statement: its tokens and the bytes of the text it takes.
 #[derive(Debug)]
@@ -36,6 +39,7 @@ pub(super) fn split(dialect: &dyn Dialect, sql: &str) -> Result<Vec<Piece>> {
             "statement is too long",
         ));
     }
+    check_chains(&tokens)?;
     let lines = line_starts(sql);
     let mut pieces = Vec::new();
     let mut current: Vec<TokenWithSpan> = Vec::new();
@@ -48,6 +52,49 @@ pub(super) fn split(dialect: &dyn Dialect, sql: &str) -> Result<Vec<Piece>> {
     }
     push(&mut pieces, current, sql, &lines);
     Ok(pieces)
+}
+
+/// Refuses a chain of operators whose syntax tree would be too deep to walk: parentheses are bounded by
+/// the parser, `1 + 1 + 1 …` is not.
+fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
+    let mut chains = vec![0_usize];
+    for token in tokens {
+        match &token.token {
+            Token::LParen => chains.push(0),
+            Token::RParen if chains.len() > 1 => {
+                chains.pop();
+            }
+            Token::Comma | Token::SemiColon => {
+                if let Some(chain) = chains.last_mut() {
+                    *chain = 0;
+                }
+            }
+            Token::Whitespace(_) | Token::RParen | Token::Period => {}
+            other => {
+                let links = match other {
+                    Token::Word(w) => matches!(
+                        w.keyword,
+                        Keyword::AND | Keyword::OR | Keyword::UNION | Keyword::NOT
+                    ),
+                    Token::Number(..) | Token::SingleQuotedString(_) | Token::Placeholder(_) => {
+                        false
+                    }
+                    _ => true,
+                };
+                let Some(chain) = chains.last_mut() else {
+                    continue;
+                };
+                *chain += usize::from(links);
+                if *chain > MAX_CHAIN {
+                    return Err(Error::refused(
+                        SqlState("54001"),
+                        "statement is nested too deeply",
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn push(pieces: &mut Vec<Piece>, tokens: Vec<TokenWithSpan>, sql: &str, lines: &[usize]) {

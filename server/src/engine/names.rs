@@ -126,6 +126,9 @@ impl SchemaNames {
             scope.touch(relation.oid);
             return relation_provider(scope, relation, version).await;
         }
+        if bare == "audit_log" {
+            scope.engine.audit.sync().await;
+        }
         let cx = scope.system();
         // pg_catalog is searched without being named, as in PostgreSQL
         for schema in [self.schema.as_str(), "pg_catalog"] {

@@ -6,7 +6,7 @@ use arrow::datatypes::DataType;
 use catalog::{Privilege, Relation, RelationKind};
 use datafusion::sql::sqlparser::ast::{Delete, FromTable, Statement as Ast};
 
-use super::rewrite::{self, Change, Named, Part};
+use super::rewrite::{self, Change, Named, Part, RowKind};
 use super::{Outcome, Run, ingest, query};
 use crate::dialect::refuse::clause;
 use crate::dialect::words::parts;
@@ -32,7 +32,7 @@ pub(super) async fn execute(run: &Run, delete: &Delete) -> Result<Outcome> {
             let items = rewrite::all_items(relation, &table.alias, streaming);
             vec![Part {
                 query: rewrite::unmet(items, vec![table.from], predicate)?,
-                changed: false,
+                kind: RowKind::Kept,
             }]
         }
     };
@@ -41,7 +41,7 @@ pub(super) async fn execute(run: &Run, delete: &Delete) -> Result<Outcome> {
         must_be_zero: Vec::new(),
         sources: HashMap::new(),
     };
-    let (_, gone) = rewrite::apply(run, relation, change).await?;
+    let gone = rewrite::apply(run, relation, change).await?.deleted;
     run.session()?.with_transaction(|t| t.note_write("DELETE"));
     Ok(Outcome::Command {
         tag: format!("DELETE {gone}"),

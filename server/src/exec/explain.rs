@@ -56,11 +56,13 @@ pub(super) async fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
             other => clause(on, &format!("EXPLAIN ({other})"), "use ANALYZE and VERBOSE")?,
         }
     }
-    let Ast::Query(explained) = &**statement else {
-        return Err(Error::unsupported(
-            "EXPLAIN of this statement is not supported",
-            "explain the query inside it",
-        ));
+    let (explained, into) = match &**statement {
+        Ast::Query(explained) => (explained, None),
+        Ast::Insert(insert) if !analyze => match &insert.source {
+            Some(source) => (source, Some(format!("Insert: {}", insert.table))),
+            None => return Err(not_explained()),
+        },
+        _ => return Err(not_explained()),
     };
     let state = run.scope.state()?;
     let plan = query::bound_plan(&state, Ast::Query(explained.clone()), &run.params).await?;
@@ -79,11 +81,23 @@ pub(super) async fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
             .indent(verbose)
             .to_string()
     };
-    let lines = StringArray::from(text.lines().collect::<Vec<_>>());
+    let lines = StringArray::from(
+        into.iter()
+            .map(String::as_str)
+            .chain(text.lines())
+            .collect::<Vec<_>>(),
+    );
     Ok(rows::of_batch(
         "EXPLAIN",
         RecordBatch::try_new(schema(), vec![Arc::new(lines)])?,
     ))
+}
+
+fn not_explained() -> Error {
+    Error::unsupported(
+        "EXPLAIN of this statement is not supported",
+        "explain the query inside it",
+    )
 }
 
 /// Its column.

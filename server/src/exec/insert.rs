@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use catalog::{Change, Privilege, Relation, RelationKind};
+use catalog::{Change, Privilege, Relation, RelationKind, SqlType};
 use datafusion::sql::sqlparser::ast::{Insert, Query, Statement as Ast, TableObject};
 use futures::StreamExt;
 
@@ -111,6 +111,12 @@ fn with_defaults(source: &Query, relation: &Relation, columns: &[String]) -> Res
         for row in &mut values.rows {
             for (value, name) in row.iter_mut().zip(columns) {
                 let word = matches!(value, Expr::Identifier(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case("default"));
+                let float = relation.columns.iter().any(|c| {
+                    c.name == *name && matches!(c.sql_type, SqlType::Float4 | SqlType::Float8)
+                });
+                if float {
+                    doubled(value);
+                }
                 if word {
                     let column = relation.columns.iter().find(|c| c.name == *name);
                     let default = column.and_then(|c| c.default.as_deref()).unwrap_or("NULL");
@@ -120,6 +126,28 @@ fn with_defaults(source: &Query, relation: &Relation, columns: &[String]) -> Res
         }
     }
     Ok(source)
+}
+
+/// A number that goes to a float column is a double from the start: a list of mixed literals would
+/// otherwise become numeric.
+fn doubled(value: &mut datafusion::sql::sqlparser::ast::Expr) {
+    use datafusion::sql::sqlparser::ast::{CastKind, DataType as Ty, ExactNumberInfo, Expr, Value};
+    match value {
+        Expr::UnaryOp { expr, .. } => doubled(expr),
+        Expr::Value(literal) => {
+            if let Value::Number(text, _) = &literal.value {
+                let text = Value::SingleQuotedString(text.clone()).with_empty_span();
+                *value = Expr::Cast {
+                    kind: CastKind::DoubleColon,
+                    expr: Box::new(Expr::Value(text)),
+                    data_type: Ty::Double(ExactNumberInfo::None),
+                    array: false,
+                    format: None,
+                };
+            }
+        }
+        _ => {}
+    }
 }
 
 /// `$n` that stand alone as a value of a VALUES list, with the place they stand in.

@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::delete::target;
-use super::rewrite::{self, Change, Named, Part};
+use super::rewrite::{self, Change, Named, Part, RowKind};
 use super::{Outcome, Run, query, rows};
 use crate::dialect::refuse::clause;
 use crate::dialect::words::fold;
@@ -39,12 +39,11 @@ pub(super) async fn execute(run: &Run, merge: &Merge) -> Result<Outcome> {
     rewrite::check_views(&run.scope, relation)?;
     let merging = Merging::new(run, relation, table, merge).await?;
     let change = merging.change(&merge.clauses)?;
-    let (changed, gone) = rewrite::apply(run, relation, change).await?;
-    // rows that were updated went and came back: what went for good was deleted
-    let (rows, tag) = merging.outcome(&merge.clauses, changed, gone);
+    let counted = rewrite::apply(run, relation, change).await?;
+    let rows = counted.updated + counted.inserted + counted.deleted;
     run.session()?.with_transaction(|t| t.note_write("MERGE"));
     Ok(Outcome::Command {
-        tag,
+        tag: format!("MERGE {rows}"),
         rows: Some(rows),
     })
 }
@@ -122,7 +121,7 @@ impl<'a> Merging<'a> {
             self.kept_items(),
             &[&self.table.from],
             Some(self.exists(&self.source, true)?),
-            false,
+            RowKind::Kept,
         )?];
         let mut undecided: Vec<Expr> = Vec::new();
         let mut uninserted: Vec<Expr> = Vec::new();
@@ -141,7 +140,12 @@ impl<'a> Merging<'a> {
                         self.streaming,
                         &values,
                     );
-                    parts.push(self.matched(items, &undecided, one.predicate.clone(), true)?);
+                    parts.push(self.matched(
+                        items,
+                        &undecided,
+                        one.predicate.clone(),
+                        RowKind::Updated,
+                    )?);
                     undecided.push(rewrite::is_not_true(condition(one)?));
                 }
                 (MergeClauseKind::Matched, MergeAction::Delete { .. }) => {
@@ -166,7 +170,12 @@ impl<'a> Merging<'a> {
                     let mut wanted = uninserted.clone();
                     wanted.push(unmatched);
                     wanted.extend(one.predicate.clone().map(rewrite::is_true));
-                    parts.push(self.part(items, &[&self.source], all(wanted)?, true)?);
+                    parts.push(self.part(
+                        items,
+                        &[&self.source],
+                        all(wanted)?,
+                        RowKind::Inserted,
+                    )?);
                     uninserted.push(rewrite::is_not_true(condition(one)?));
                 }
                 (MergeClauseKind::NotMatchedBySource, _) => {
@@ -184,7 +193,7 @@ impl<'a> Merging<'a> {
             }
         }
         // matched rows that no clause wants stay as they are
-        parts.push(self.matched(self.kept_items(), &undecided, None, false)?);
+        parts.push(self.matched(self.kept_items(), &undecided, None, RowKind::Kept)?);
         Ok(Change {
             parts,
             must_be_zero: vec![(self.ambiguous()?, ambiguity())],
@@ -201,17 +210,12 @@ impl<'a> Merging<'a> {
         items: Vec<SelectItem>,
         before: &[Expr],
         own: Option<Expr>,
-        changed: bool,
+        kind: RowKind,
     ) -> Result<Part> {
         let mut wanted = vec![Expr::Nested(Box::new(self.on.clone()))];
         wanted.extend(before.iter().cloned());
         wanted.extend(own.map(rewrite::is_true));
-        self.part(
-            items,
-            &[&self.table.from, &self.source],
-            all(wanted)?,
-            changed,
-        )
+        self.part(items, &[&self.table.from, &self.source], all(wanted)?, kind)
     }
 
     fn part(
@@ -219,12 +223,12 @@ impl<'a> Merging<'a> {
         items: Vec<SelectItem>,
         from: &[&TableWithJoins],
         selection: Option<Expr>,
-        changed: bool,
+        kind: RowKind,
     ) -> Result<Part> {
         let from = from.iter().map(|f| (*f).clone()).collect();
         Ok(Part {
             query: query::select(items, from, selection)?,
-            changed,
+            kind,
         })
     }
 
@@ -307,27 +311,6 @@ impl<'a> Merging<'a> {
                 alias: Ident::with_quote('"', name),
             })
             .collect())
-    }
-
-    fn outcome(&self, clauses: &[MergeClause], changed: u64, gone: u64) -> (u64, String) {
-        // `gone` counts rows of before that are not among the kept ones: updated and deleted ones
-        let updates = clauses
-            .iter()
-            .any(|c| matches!(c.action, MergeAction::Update(_)));
-        let inserts = clauses
-            .iter()
-            .any(|c| matches!(c.action, MergeAction::Insert(_)));
-        let deletes = clauses
-            .iter()
-            .any(|c| matches!(c.action, MergeAction::Delete { .. }));
-        let total = match (updates, inserts, deletes) {
-            (_, false, _) => gone,
-            (true, true, false) | (false, true, false) => changed,
-            (false, true, true) => changed + gone,
-            // updated rows count in both
-            (true, true, true) => changed.max(gone),
-        };
-        (total, format!("MERGE {total}"))
     }
 }
 

@@ -66,9 +66,7 @@ pub(super) async fn bound_plan(
     statement: Ast,
     params: &[ScalarValue],
 ) -> Result<LogicalPlan> {
-    let plan = state
-        .statement_to_plan(PlanStatement::Statement(Box::new(statement)))
-        .await?;
+    let plan = planned(state, statement).await?;
     let wanted = plan.get_parameter_types()?.len();
     if wanted > params.len() {
         return Err(Error::refused(
@@ -85,6 +83,44 @@ pub(super) async fn bound_plan(
     }
 }
 
+/// Plans a statement. PostgreSQL lets columns of a result share a name, the planner does not: when it
+/// complains, unnamed columns get names of their own (clients see PostgreSQL's, see [`output_names`]).
+async fn planned(state: &SessionState, mut statement: Ast) -> Result<LogicalPlan> {
+    let again = match &mut statement {
+        Ast::Query(query) => {
+            let mut named = query.clone();
+            name_columns(&mut named.body).then_some(Ast::Query(named))
+        }
+        _ => None,
+    };
+    let plan = |s| Box::pin(state.statement_to_plan(PlanStatement::Statement(Box::new(s))));
+    match (plan(statement).await, again) {
+        (Err(e), Some(named)) if e.to_string().contains("require unique expression names") => {
+            Ok(plan(named).await?)
+        }
+        (result, _) => Ok(result?),
+    }
+}
+
+/// Gives every unnamed column of a select list a name; false where there is none to give.
+fn name_columns(body: &mut SetExpr) -> bool {
+    let SetExpr::Select(select) = body else {
+        return false;
+    };
+    let mut changed = false;
+    for (at, item) in select.projection.iter_mut().enumerate() {
+        if let SelectItem::UnnamedExpr(expr) = item {
+            let alias = ast::Ident::with_quote('"', format!("column {at}"));
+            *item = SelectItem::ExprWithAlias {
+                expr: expr.clone(),
+                alias,
+            };
+            changed = true;
+        }
+    }
+    changed
+}
+
 /// Plans a statement with typed NULLs in place of its parameters, and says their types: what the
 /// client declared, else what the plan wants, else text.
 pub(super) async fn parameters(
@@ -92,9 +128,7 @@ pub(super) async fn parameters(
     statement: Ast,
     hints: &[Option<DataType>],
 ) -> Result<(Vec<DataType>, LogicalPlan)> {
-    let plan = state
-        .statement_to_plan(PlanStatement::Statement(Box::new(statement)))
-        .await?;
+    let plan = planned(state, statement).await?;
     let inferred = plan.get_parameter_types()?;
     let count = inferred
         .keys()

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::Schema;
@@ -28,13 +30,32 @@ use crate::lake;
 use crate::stream::head::TableHead;
 use crate::types::LSN;
 
+/// What rows of the new state are: changed and new ones pass the table's constraints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowKind {
+    /// As they were.
+    Kept,
+    /// Rows of before with new values.
+    Updated,
+    /// Not there before.
+    Inserted,
+}
+
+/// How many rows a change concerned.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counted {
+    pub(super) updated: u64,
+    pub(super) inserted: u64,
+    pub(super) deleted: u64,
+}
+
 /// One set of rows of the new state.
 #[derive(Debug)]
 pub(super) struct Part {
     /// Gives the rows: `_lsn` first where the table has it, then the table's columns.
     pub query: Query,
-    /// New or changed rows: they pass the table's constraints and are counted.
-    pub changed: bool,
+    /// What the rows are.
+    pub(super) kind: RowKind,
 }
 
 /// What the change is made of, once the table stands still.
@@ -68,8 +89,8 @@ pub(super) fn check_views(scope: &Scope, relation: &Relation) -> Result<()> {
     }
 }
 
-/// Makes the change; the number of changed rows and of rows that went.
-pub(super) async fn apply(run: &Run, relation: &Relation, change: Change) -> Result<(u64, u64)> {
+/// Makes the change; the numbers of rows it concerned.
+pub(super) async fn apply(run: &Run, relation: &Relation, change: Change) -> Result<Counted> {
     let scope = &run.scope;
     let Some(head) = scope.head.tables.get(&relation.oid).cloned() else {
         return Err(Error::undefined_table(&relation.name));
@@ -110,10 +131,9 @@ pub(super) async fn apply(run: &Run, relation: &Relation, change: Change) -> Res
             };
             let counts = Counts::default();
             let adds = write(run, &inner, &snapshot, &intake, change.parts, &counts).await?;
-            let (changed, kept) = counts.get();
-            let gone = before.saturating_sub(kept);
-            if changed == 0 && gone == 0 {
-                return Ok((snapshot.table, (0, 0)));
+            let counted = counts.of(before);
+            if counted.updated + counted.inserted + counted.deleted == 0 {
+                return Ok((snapshot.table, counted));
             }
             let removes = snapshot
                 .files
@@ -126,21 +146,35 @@ pub(super) async fn apply(run: &Run, relation: &Relation, change: Change) -> Res
                 ..lake::Commit::default()
             };
             let after = lake::commit(&snapshot, commit).await?;
-            Ok((after.table, (changed, gone)))
+            Ok((after.table, counted))
         })
         .await
 }
 
 #[derive(Debug, Default)]
 struct Counts {
-    changed: std::sync::atomic::AtomicU64,
-    kept: std::sync::atomic::AtomicU64,
+    kept: AtomicU64,
+    updated: AtomicU64,
+    inserted: AtomicU64,
 }
 
 impl Counts {
-    fn get(&self) -> (u64, u64) {
-        use std::sync::atomic::Ordering::Relaxed;
-        (self.changed.load(Relaxed), self.kept.load(Relaxed))
+    fn add(&self, kind: RowKind, rows: usize) {
+        let count = match kind {
+            RowKind::Kept => &self.kept,
+            RowKind::Updated => &self.updated,
+            RowKind::Inserted => &self.inserted,
+        };
+        count.fetch_add(rows as u64, Relaxed);
+    }
+
+    fn of(&self, before: u64) -> Counted {
+        let updated = self.updated.load(Relaxed);
+        Counted {
+            updated,
+            inserted: self.inserted.load(Relaxed),
+            deleted: before.saturating_sub(self.kept.load(Relaxed) + updated),
+        }
     }
 }
 
@@ -152,26 +186,20 @@ async fn write(
     parts: Vec<Part>,
     counts: &Counts,
 ) -> Result<Vec<deltalake::kernel::Add>> {
-    use std::sync::atomic::Ordering::Relaxed;
     let mut streams = Vec::new();
     for part in parts {
         let (state, plan) = query::plan(scope, part.query, &run.params).await?;
-        let changed = part.changed;
+        let kind = part.kind;
         let stream = rows::start(run, &state, &plan)
             .await?
-            .map(move |batch| Ok::<_, Error>((changed, batch?)));
+            .map(move |batch| Ok::<_, Error>((kind, batch?)));
         streams.push(stream);
     }
     let stored = Arc::clone(&snapshot.schema);
     let batches = futures::stream::iter(streams).flatten().map(move |next| {
-        let (changed, batch) = next?;
-        let count = if changed {
-            &counts.changed
-        } else {
-            &counts.kept
-        };
-        count.fetch_add(batch.num_rows() as u64, Relaxed);
-        conform(&batch, &stored, changed.then_some(intake))
+        let (kind, batch) = next?;
+        counts.add(kind, batch.num_rows());
+        conform(&batch, &stored, (kind != RowKind::Kept).then_some(intake))
     });
     lake::write_files(snapshot, Box::pin(batches)).await
 }

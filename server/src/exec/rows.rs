@@ -10,13 +10,16 @@ use datafusion::error::{DataFusionError, Result as PlanResult};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::stream::{RecordBatchReceiverStream, RecordBatchStreamAdapter};
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Outcome, Run};
 use crate::error::{Error, Result, SqlState};
+
+/// Batches a query may be ahead of its client.
+const AHEAD: usize = 2;
 
 /// The refusal of a cancelled statement.
 pub fn canceled() -> Error {
@@ -131,14 +134,27 @@ pub fn renamed(stream: SendableRecordBatchStream, schema: SchemaRef) -> Sendable
 }
 
 /// Rows that end with 57014 when cancelled or past the deadline, also while nothing comes.
+///
+/// The query runs in a task of its own: an operator that computes long before it yields must not hold
+/// up the answer to a cancel.
 pub fn guarded(
-    stream: SendableRecordBatchStream,
+    mut stream: SendableRecordBatchStream,
     cancel: &CancellationToken,
     deadline: Option<Instant>,
 ) -> SendableRecordBatchStream {
+    let mut apart = RecordBatchReceiverStream::builder(stream.schema(), AHEAD);
+    let rows = apart.tx();
+    apart.spawn(async move {
+        while let Some(batch) = stream.next().await {
+            if rows.send(batch).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
     Box::pin(
         Guarded {
-            stream: Some(stream),
+            stream: Some(apart.build()),
             cancel: Box::pin(cancel.clone().cancelled_owned()),
             deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
             schema: Arc::new(arrow::datatypes::Schema::empty()),

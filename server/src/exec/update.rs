@@ -7,7 +7,7 @@ use catalog::{Privilege, Relation, RelationKind};
 use datafusion::sql::sqlparser::ast::{SelectItem, Statement as Ast, Update};
 
 use super::delete::target;
-use super::rewrite::{self, Change, Named, Part};
+use super::rewrite::{self, Change, Named, Part, RowKind};
 use super::{Outcome, Run, query};
 use crate::dialect::refuse::clause;
 use crate::error::Result;
@@ -32,13 +32,13 @@ pub(super) async fn execute(run: &Run, update: &Update) -> Result<Outcome> {
     let hit = update.selection.clone();
     let mut parts = vec![Part {
         query: query::select(changed, from.clone(), hit)?,
-        changed: true,
+        kind: RowKind::Updated,
     }];
     if let Some(predicate) = &update.selection {
         let rest = rewrite::all_items(relation, &table.alias, streaming);
         parts.push(Part {
             query: rewrite::unmet(rest, from, predicate)?,
-            changed: false,
+            kind: RowKind::Kept,
         });
     }
     let change = Change {
@@ -46,7 +46,7 @@ pub(super) async fn execute(run: &Run, update: &Update) -> Result<Outcome> {
         must_be_zero: Vec::new(),
         sources: HashMap::new(),
     };
-    let (count, _) = rewrite::apply(run, relation, change).await?;
+    let count = rewrite::apply(run, relation, change).await?.updated;
     run.session()?.with_transaction(|t| t.note_write("UPDATE"));
     Ok(Outcome::Command {
         tag: format!("UPDATE {count}"),

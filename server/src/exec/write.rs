@@ -71,11 +71,6 @@ impl Intake {
         Ok(intake)
     }
 
-    /// The visible columns of the table.
-    pub(super) fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
     /// True for a column that rows may bring.
     pub(super) fn takes(&self, name: &str) -> bool {
         self.relation

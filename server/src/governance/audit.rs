@@ -70,6 +70,15 @@ impl Audit {
         }
     }
 
+    /// Waits until every row left before is durable: who reads the log sees its own statements.
+    pub async fn sync(&self) {
+        let (done, written) = oneshot::channel();
+        if self.queue.send((closing(), Some(done))).await.is_ok() {
+            // an end without an answer means that the writer is gone, and says so itself
+            let _ = written.await;
+        }
+    }
+
     /// Writes what is waiting and ends.
     pub async fn close(&self) {
         let writer = self.writer.lock().map(|mut w| w.take()).unwrap_or_default();

@@ -35,8 +35,7 @@ fn cast(array: &ArrayRef, ty: &DataType, column: &Column, zone: &str) -> Result<
             safe: false,
             format_options: FormatOptions::default(),
         };
-        cast_with_options(array, ty, &options)
-            .map_err(|e| refusal(array.data_type(), column, &e.to_string()))
+        cast_with_options(array, ty, &options).map_err(|_| refusal(array, ty, column))
     };
     let given = array.data_type();
     // PostgreSQL rounds where Arrow cuts off
@@ -88,22 +87,49 @@ fn is_text(ty: &DataType) -> bool {
     )
 }
 
-fn refusal(given: &DataType, column: &Column, why: &str) -> Error {
-    let message = format!(
-        "invalid value for column \"{}\" of type {}",
-        column.name, column.sql_type
-    );
-    let state = match (is_text(given), &column.sql_type) {
-        (true, SqlType::Date | SqlType::Timestamp | SqlType::Timestamptz | SqlType::Time) => {
-            SqlState::INVALID_DATETIME_FORMAT
-        }
-        (true, _) => SqlState::INVALID_TEXT_REPRESENTATION,
-        (false, _) if given.is_numeric() => SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
-        (false, _) => SqlState::DATATYPE_MISMATCH,
+fn refusal(array: &ArrayRef, ty: &DataType, column: &Column) -> Error {
+    let given = array.data_type();
+    if is_text(given) {
+        let state = match &column.sql_type {
+            SqlType::Date | SqlType::Timestamp | SqlType::Timestamptz | SqlType::Time => {
+                SqlState::INVALID_DATETIME_FORMAT
+            }
+            _ => SqlState::INVALID_TEXT_REPRESENTATION,
+        };
+        let value = offender(array, ty).unwrap_or_default();
+        return Error::refused(
+            state,
+            format!(
+                "invalid input syntax for type {}: \"{value}\"",
+                column.sql_type
+            ),
+        )
+        .with_detail(format!("column \"{}\"", column.name));
+    }
+    let state = match given.is_numeric() {
+        true => SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
+        false => SqlState::DATATYPE_MISMATCH,
     };
-    // Arrow's text quotes the value; a value of a row has no place in an error of another's masked column
-    let _ = why;
-    Error::refused(state, message)
+    Error::refused(
+        state,
+        format!(
+            "invalid value for column \"{}\" of type {}",
+            column.name, column.sql_type
+        ),
+    )
+}
+
+/// The first text that the type does not take, cut to a readable length.
+fn offender(array: &ArrayRef, ty: &DataType) -> Option<String> {
+    let texts = arrow::compute::cast(array, &DataType::Utf8).ok()?;
+    let lenient = CastOptions {
+        safe: true,
+        format_options: FormatOptions::default(),
+    };
+    let taken = cast_with_options(&texts, ty, &lenient).ok()?;
+    let texts = texts.as_string_opt::<i32>()?;
+    let at = (0..texts.len()).find(|at| texts.is_valid(*at) && taken.is_null(*at))?;
+    Some(texts.value(at).chars().take(80).collect())
 }
 
 fn checked_text(array: &ArrayRef, column: &Column) -> Result<ArrayRef> {

@@ -32,7 +32,7 @@ use crate::tasks::{self, AbortOnDrop};
 use crate::{metrics, types};
 
 /// Groups being made durable at a time.
-const IN_FLIGHT: usize = 3;
+const IN_FLIGHT: usize = 1;
 /// Bytes that may wait for a free place before reading stops.
 const WAITING_BYTES: usize = 32 << 20;
 
