@@ -55,6 +55,7 @@ pub struct Engine {
     /// Cancelled when the server ends: every running statement ends with it.
     pub stop: CancellationToken,
     base: SessionState,
+    queries: QueryThreads,
     catalog: ArcSwap<Snapshot>,
     /// One catalog transaction at a time, from reading the snapshot to publishing the next.
     ddl: tokio::sync::Mutex<()>,
@@ -67,6 +68,11 @@ impl Engine {
     /// The newest catalog state; a statement takes it once.
     pub fn catalog(&self) -> Arc<Snapshot> {
         self.catalog.load_full()
+    }
+
+    /// Where queries compute, apart from the threads that serve connections.
+    pub fn query_threads(&self) -> &tokio::runtime::Handle {
+        self.queries.handle()
     }
 
     /// Commits catalog changes and publishes the state that holds them.
@@ -131,5 +137,38 @@ impl Engine {
                 true => Arc::clone(snapshot),
                 false => Arc::clone(current),
             });
+    }
+}
+
+/// Threads that queries compute on.
+#[derive(Debug)]
+struct QueryThreads(Option<tokio::runtime::Runtime>, tokio::runtime::Handle);
+
+impl QueryThreads {
+    /// More threads than cores: one query that computes long without a pause must not stop the others.
+    fn start() -> Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(cores.max(4) * 2)
+            .thread_name("weir-query")
+            .thread_stack_size(16 << 20)
+            .enable_all()
+            .build()
+            .map_err(Error::io("start the query threads"))?;
+        let handle = runtime.handle().clone();
+        Ok(Self(Some(runtime), handle))
+    }
+
+    fn handle(&self) -> &tokio::runtime::Handle {
+        &self.1
+    }
+}
+
+impl Drop for QueryThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // the engine may be dropped by a task, which must not wait for threads
+            runtime.shutdown_background();
+        }
     }
 }

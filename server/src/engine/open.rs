@@ -51,6 +51,7 @@ impl Engine {
         let warehouse = warehouse_url(&config)?;
         let stream = open_stream(&config, &snapshot).await?;
         let base = base_state(&config)?;
+        let queries = super::QueryThreads::start()?;
         let engine = Arc::new_cyclic(|engine| Self {
             audit: Audit::start(Arc::clone(&store)),
             refresher: Refresher::new(
@@ -68,6 +69,7 @@ impl Engine {
             stream,
             warehouse,
             base,
+            queries,
             _lock: lock,
         });
         engine.start_background();

@@ -6,7 +6,6 @@ use arrow::array::StringArray;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
-use datafusion::physical_plan::execute_stream;
 use datafusion::sql::sqlparser::ast::{DescribeAlias, Statement as Ast, UtilityOption};
 use futures::StreamExt;
 
@@ -68,8 +67,7 @@ pub(super) async fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
     let plan = query::bound_plan(&state, Ast::Query(explained.clone()), &run.params).await?;
     let physical = state.create_physical_plan(&plan).await?;
     let text = if analyze {
-        let stream = execute_stream(Arc::clone(&physical), state.task_ctx())?;
-        let mut stream = rows::guarded(stream, &run.cancel, run.deadline);
+        let mut stream = rows::run_physical(run, Arc::clone(&physical), state.task_ctx());
         while let Some(batch) = stream.next().await {
             batch?;
         }

@@ -28,8 +28,7 @@ pub(super) async fn execute(run: &Run, query: &Query) -> Result<Outcome> {
     let plan = bound_plan(&state, Ast::Query(Box::new(shown)), &run.params).await?;
     let physical = state.create_physical_plan(&plan).await?;
     let schema = output_schema(query, &physical.schema());
-    let stream = datafusion::physical_plan::execute_stream(physical, state.task_ctx())?;
-    let stream = rows::guarded(stream, &run.cancel, run.deadline);
+    let stream = rows::run_physical(run, physical, state.task_ctx());
     Ok(Outcome::Rows {
         tag: "SELECT",
         schema: Arc::clone(&schema),
@@ -66,7 +65,7 @@ pub(super) async fn bound_plan(
     statement: Ast,
     params: &[ScalarValue],
 ) -> Result<LogicalPlan> {
-    let plan = planned(state, statement).await?;
+    let plan = Box::pin(planned(state, statement)).await?;
     let wanted = plan.get_parameter_types()?.len();
     if wanted > params.len() {
         return Err(Error::refused(
@@ -128,7 +127,7 @@ pub(super) async fn parameters(
     statement: Ast,
     hints: &[Option<DataType>],
 ) -> Result<(Vec<DataType>, LogicalPlan)> {
-    let plan = planned(state, statement).await?;
+    let plan = Box::pin(planned(state, statement)).await?;
     let inferred = plan.get_parameter_types()?;
     let count = inferred
         .keys()

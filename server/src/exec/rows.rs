@@ -7,13 +7,14 @@ use std::task::{Context, Poll};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::error::{DataFusionError, Result as PlanResult};
+use datafusion::execution::TaskContext;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::{RecordBatchReceiverStream, RecordBatchStreamAdapter};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{FutureExt, Stream, StreamExt};
-use tokio::time::{Instant, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio::time::Sleep;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{Outcome, Run};
 use crate::error::{Error, Result, SqlState};
@@ -56,8 +57,7 @@ pub async fn start(
     plan: &LogicalPlan,
 ) -> Result<SendableRecordBatchStream> {
     let physical = state.create_physical_plan(plan).await?;
-    let stream = execute_stream(physical, state.task_ctx())?;
-    Ok(guarded(stream, &run.cancel, run.deadline))
+    Ok(run_physical(run, physical, state.task_ctx()))
 }
 
 /// Runs a plan to its end and keeps the rows, up to a number of bytes.
@@ -133,30 +133,35 @@ pub fn renamed(stream: SendableRecordBatchStream, schema: SchemaRef) -> Sendable
     Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
 
-/// Rows that end with 57014 when cancelled or past the deadline, also while nothing comes.
+/// Runs a physical plan; its rows end with 57014 when cancelled or past the deadline, also while
+/// nothing comes.
 ///
-/// The query runs in a task of its own: an operator that computes long before it yields must not hold
-/// up the answer to a cancel.
-pub fn guarded(
-    mut stream: SendableRecordBatchStream,
-    cancel: &CancellationToken,
-    deadline: Option<Instant>,
+/// The query runs on the engine's query threads: an operator that computes long before it yields must
+/// hold up neither the answer to a cancel nor other connections.
+pub fn run_physical(
+    run: &Run,
+    physical: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
 ) -> SendableRecordBatchStream {
-    let mut apart = RecordBatchReceiverStream::builder(stream.schema(), AHEAD);
+    let mut apart = RecordBatchReceiverStream::builder(physical.schema(), AHEAD);
     let rows = apart.tx();
-    apart.spawn(async move {
+    let work = async move {
+        let mut stream = execute_stream(physical, context)?;
         while let Some(batch) = stream.next().await {
             if rows.send(batch).await.is_err() {
                 break;
             }
         }
         Ok(())
-    });
+    };
+    apart.spawn_on(work, run.scope.engine.query_threads());
     Box::pin(
         Guarded {
             stream: Some(apart.build()),
-            cancel: Box::pin(cancel.clone().cancelled_owned()),
-            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
+            cancel: Box::pin(run.cancel.clone().cancelled_owned()),
+            deadline: run
+                .deadline
+                .map(|at| Box::pin(tokio::time::sleep_until(at))),
             schema: Arc::new(arrow::datatypes::Schema::empty()),
         }
         .with_schema(),
