@@ -51,7 +51,7 @@ def streaming():
         for batch in range(5):
             connection.execute(
                 "INSERT INTO dl_stream (stream_id, at) "
-                "SELECT i, timestamptz '2026-01-01 00:00:00+00' + i * INTERVAL '1 hour' "
+                "SELECT i, to_timestamp(1767225600 + i * 3600) "
                 f"FROM generate_series({batch * 100 + 1}, {batch * 100 + 100}) AS g (i)"
             )
             if batch % 2 == 0:

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
 use rand::RngCore;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -17,6 +19,12 @@ use crate::error::{Error, Result, SqlState};
 use crate::governance::scram::{CheckedPasswords, check_password};
 use crate::metrics;
 use crate::session::Door;
+
+/// Base64 of Basic credentials: some drivers leave the padding off.
+const BASIC: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Tokens held at a time; the one idle longest goes first.
 const MAX_TOKENS: usize = 10_000;
@@ -159,7 +167,7 @@ impl Credentials {
                 "the Basic credentials are malformed",
             )
         };
-        let text = STANDARD.decode(encoded).map_err(|_| malformed())?;
+        let text = BASIC.decode(encoded).map_err(|_| malformed())?;
         let text = String::from_utf8(text).map_err(|_| malformed())?;
         let (role, password) = text.split_once(':').ok_or_else(malformed)?;
         self.check(role, password).await?;
