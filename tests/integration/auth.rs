@@ -71,7 +71,7 @@ async fn flight_and_http_answer_nothing_before_login() {
         .run("CREATE STREAMING TABLE t (a INT)")
         .await;
 
-    let mut flight = FlightSession::connect(at.flight).await;
+    let mut flight = FlightSession::connect(at.flight).await.unwrap();
     let refused = flight.query("SELECT 1").await.unwrap_err().to_string();
     assert!(refused.contains("28000"), "{refused}");
     assert!(flight.run("INSERT INTO t VALUES (1)").await.is_err());

@@ -21,23 +21,23 @@ pub struct FlightSession {
 
 impl FlightSession {
     /// Connects without logging in.
-    pub async fn connect(addr: SocketAddr) -> Self {
+    pub async fn connect(addr: SocketAddr) -> Result<Self, FlightError> {
         let channel = Endpoint::new(format!("http://{addr}"))
             .expect("an address")
             .connect_timeout(Duration::from_secs(10))
             .connect()
             .await
-            .expect("the door is open");
+            .map_err(|e| FlightError::ExternalError(Box::new(e)))?;
         let inner = arrow_flight::flight_service_client::FlightServiceClient::new(channel)
             .max_decoding_message_size(64 << 20);
-        Self {
+        Ok(Self {
             client: FlightSqlServiceClient::new_from_inner(inner),
-        }
+        })
     }
 
     /// Logs in by password.
     pub async fn open(addr: SocketAddr, user: &str, password: &str) -> Result<Self, FlightError> {
-        let mut session = Self::connect(addr).await;
+        let mut session = Self::connect(addr).await?;
         session.client.handshake(user, password).await?;
         Ok(session)
     }
