@@ -355,7 +355,7 @@ fn query_report(e: &DataFusionError) -> Report {
         }
         DataFusionError::ArrowError(arrow, _) => arrow_report(arrow),
         DataFusionError::Plan(text) => plan_report(text),
-        DataFusionError::Execution(text) => plain(SqlState::DATA_EXCEPTION, lower_first(text)),
+        DataFusionError::Execution(text) => execution_report(text),
         DataFusionError::Internal(text) => masked(text),
         other => plain(
             SqlState::INTERNAL_ERROR,
@@ -393,6 +393,9 @@ fn arrow_report(e: &arrow::error::ArrowError) -> Report {
         ArrowError::ArithmeticOverflow(_) => {
             plain(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range")
         }
+        ArrowError::CastError(text) if text.starts_with("Can't cast value") => {
+            plain(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range")
+        }
         ArrowError::CastError(text) => {
             plain(SqlState::INVALID_TEXT_REPRESENTATION, lower_first(text))
         }
@@ -407,12 +410,43 @@ fn arrow_report(e: &arrow::error::ArrowError) -> Report {
     }
 }
 
+fn execution_report(text: &str) -> Report {
+    match text.contains("returned more than one row") {
+        true => plain(
+            SqlState::CARDINALITY_VIOLATION,
+            "more than one row returned by a subquery used as an expression",
+        ),
+        false => plain(SqlState::DATA_EXCEPTION, lower_first(text)),
+    }
+}
+
 fn schema_report(e: &SchemaError) -> Report {
     match e {
-        SchemaError::FieldNotFound { field, .. } => plain(
-            SqlState::UNDEFINED_COLUMN,
-            format!("column \"{}\" does not exist", field.name),
-        ),
+        SchemaError::FieldNotFound {
+            field,
+            valid_fields,
+        } if field.relation.as_ref().is_some_and(|table| {
+            valid_fields
+                .iter()
+                .all(|known| known.relation.as_ref().map(|r| r.table()) != Some(table.table()))
+        }) =>
+        {
+            let table = field.relation.as_ref().map_or("", |table| table.table());
+            plain(
+                SqlState::UNDEFINED_TABLE,
+                format!("missing FROM-clause entry for table \"{table}\""),
+            )
+        }
+        SchemaError::FieldNotFound { field, .. } => {
+            let name = match &field.relation {
+                Some(table) => format!("{}.{}", table.table(), field.name),
+                None => format!("\"{}\"", field.name),
+            };
+            plain(
+                SqlState::UNDEFINED_COLUMN,
+                format!("column {name} does not exist"),
+            )
+        }
         SchemaError::AmbiguousReference { field } => plain(
             SqlState::AMBIGUOUS_COLUMN,
             format!("column reference \"{}\" is ambiguous", field.name),
@@ -438,7 +472,7 @@ fn plan_report(text: &str) -> Report {
     }
     let state = if lower.contains("invalid function") || lower.contains("no function matches") {
         SqlState::UNDEFINED_FUNCTION
-    } else if lower.contains("group by") {
+    } else if lower.contains("group by") || lower.contains("aggregate functions are not allowed") {
         SqlState::GROUPING_ERROR
     } else if lower.contains("type") || lower.contains("coerc") {
         SqlState::DATATYPE_MISMATCH

@@ -8,7 +8,6 @@ mod alter_table;
 mod alter_table_set;
 mod comment;
 pub mod copy;
-pub mod copy_format;
 mod create_materialized_view;
 mod create_model;
 mod create_role;

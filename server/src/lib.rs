@@ -15,8 +15,10 @@
 //! | [`ml`] | training, scoring, evaluation |
 //! | [`views`] | materialized views: analysis, state, merge at read, refresh |
 //! | [`engine`] | planning and running queries over one cut |
+//! | [`semantics`] | PostgreSQL's operators, casts and literals over the planner's |
 //! | [`stream`] | the log: WAL, tail, head, committers, recovery |
 //! | [`lake`] | Delta tables as files |
+//! | [`values`] | PostgreSQL's text and binary values, and the `COPY` formats ↔ Arrow |
 //! | [`types`], [`error`], [`config`], [`tasks`], [`tls`], [`logging`], [`metrics`] | shared ground |
 
 pub mod cli;
@@ -32,6 +34,7 @@ pub mod logging;
 pub mod metrics;
 pub mod ml;
 pub mod protocol;
+pub mod semantics;
 pub mod server;
 pub mod session;
 pub mod stream;
@@ -39,4 +42,5 @@ pub mod system;
 pub mod tasks;
 pub mod tls;
 pub mod types;
+pub mod values;
 pub mod views;

@@ -168,8 +168,16 @@ impl Session {
         hints: &[Option<DataType>],
     ) -> Result<Description> {
         let run = self.run(statement, Vec::new());
-        let described = exec::describe(&run, hints).await;
-        described.inspect_err(|_| self.fail_transaction())
+        let trace = Trace::start(self, &run);
+        match exec::describe(&run, hints).await {
+            Ok(description) => Ok(description),
+            Err(e) => {
+                // refused here, the statement is never executed: this is its row
+                trace.fail(&run, &e).await;
+                self.fail_transaction();
+                Err(e)
+            }
+        }
     }
 
     /// Runs one statement. Rows stream; the statement's deadline and cancel also hold while they do.

@@ -32,14 +32,10 @@ const FUNCTIONS_TESTED_ELSEWHERE: [(&str, &str); 0] = [];
 /// Files under `server/src/exec/` that are not one statement, with the reason. Every other file there has a
 /// test file of its name somewhere under `tests/slt/`, and every statement of ours a file in `dialect/`,
 /// one in `exec/` and that test file.
-const SHARED_EXEC_FILES: [(&str, &str); 15] = [
+const SHARED_EXEC_FILES: [(&str, &str); 14] = [
     (
         "copy",
         "data of COPY, which SQL logic files cannot carry: integration/copy.rs",
-    ),
-    (
-        "copy_format",
-        "encodings of COPY, which SQL logic files cannot carry: integration/copy.rs",
     ),
     (
         "ingest",

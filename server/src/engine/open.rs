@@ -275,14 +275,13 @@ fn base_state(config: &Config) -> Result<SessionState> {
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
     options.optimizer.filter_null_join_keys = true;
-    let state = SessionStateBuilder::new()
+    let builder = SessionStateBuilder::new()
         .with_default_features()
         .with_config(session)
         .with_runtime_env(runtime)
         .with_query_planner(Arc::new(Planner))
-        .with_analyzer_rule(udfs::analyzer_rule())
-        .build();
-    Ok(state)
+        .with_analyzer_rule(udfs::analyzer_rule());
+    Ok(crate::semantics::install(builder).build())
 }
 
 /// DataFusion's planner with the nodes of views and of delta-rs.

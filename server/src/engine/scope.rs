@@ -280,6 +280,7 @@ pub async fn plan_query(state: &SessionState, query: ast::Query) -> Result<Logic
     let plan = state
         .statement_to_plan(PlanStatement::Statement(Box::new(statement)))
         .await?;
+    let plan = crate::semantics::apply(plan)?;
     Ok(state
         .analyzer()
         .execute_and_check(plan, state.config_options(), |_, _| {})?)

@@ -15,7 +15,6 @@ use datafusion::sql::sqlparser::ast::{
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::copy_format::{Columns, CopyFormat, CopyOptions, Decoder, Encoder, Header};
 use super::write::Intake;
 use super::{CopySink, Outcome, Run, ingest, query, rows};
 use crate::dialect::words::{fold, parts};
@@ -25,6 +24,7 @@ use crate::governance::privileges;
 use crate::session::Session;
 use crate::tasks::{self, AbortOnDrop};
 use crate::types;
+use crate::values::{Columns, CopyFormat, CopyOptions, Decoder, Encoder, Header};
 
 /// Decoded batches of an ordinary table that may wait for the writer.
 const QUEUE: usize = 4;

@@ -30,7 +30,7 @@ pub(super) async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
     let intake = Intake::new(&run.scope, relation)?;
     let source = with_defaults(source, relation, &columns)?;
     let (state, plan) = query::plan(&run.scope, bound(source)?, &run.params).await?;
-    check_width(&columns, plan.schema().fields().len())?;
+    check_width(insert, &columns, plan.schema().fields().len())?;
     let reads = lineage::edges(&run.scope, &plan, relation.oid, &columns, "INSERT");
     let stream = rows::start(run, &state, &plan).await?;
     let named = move |batch: RecordBatch| named(&columns, &batch);
@@ -275,15 +275,16 @@ fn understand<'a>(
     Ok((relation, columns, source))
 }
 
-/// Fewer values than columns fill the first ones, as in PostgreSQL; more are an error.
-fn check_width(columns: &[String], given: usize) -> Result<()> {
-    match given > columns.len() {
-        true => Err(Error::refused(
-            SqlState::SYNTAX_ERROR,
-            "INSERT has more expressions than target columns",
-        )),
-        false => Ok(()),
-    }
+/// Named columns all get a value. Without names, fewer values fill the first columns, as in PostgreSQL.
+fn check_width(insert: &Insert, columns: &[String], given: usize) -> Result<()> {
+    let wrong = if given > columns.len() {
+        "INSERT has more expressions than target columns"
+    } else if given < columns.len() && !insert.columns.is_empty() {
+        "INSERT has more target columns than expressions"
+    } else {
+        return Ok(());
+    };
+    Err(Error::refused(SqlState::SYNTAX_ERROR, wrong))
 }
 
 fn named(columns: &[String], batch: &RecordBatch) -> Result<RecordBatch> {

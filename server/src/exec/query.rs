@@ -17,6 +17,7 @@ use super::{Outcome, Run, rows};
 use crate::dialect::words::fold;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
+use crate::semantics;
 use crate::session::Description;
 use crate::types::LSN;
 
@@ -76,10 +77,11 @@ pub(super) async fn bound_plan(
             ),
         ));
     }
-    match params.is_empty() {
-        true => Ok(plan),
-        false => Ok(plan.with_param_values(ParamValues::from(params.to_vec()))?),
-    }
+    let plan = match params.is_empty() {
+        true => plan,
+        false => plan.with_param_values(ParamValues::from(params.to_vec()))?,
+    };
+    Ok(semantics::apply(plan)?)
 }
 
 /// Plans a statement. PostgreSQL lets columns of a result share a name, the planner does not: when it
@@ -144,14 +146,14 @@ pub(super) async fn parameters(
         .map(canonical)
         .collect();
     if types.is_empty() {
-        return Ok((types, plan));
+        return Ok((types, semantics::apply(plan)?));
     }
     let nulls = types
         .iter()
         .map(ScalarValue::try_from)
         .collect::<datafusion::error::Result<Vec<_>>>()?;
     let plan = plan.with_param_values(ParamValues::from(nulls))?;
-    Ok((types, plan))
+    Ok((types, semantics::apply(plan)?))
 }
 
 fn canonical(ty: DataType) -> DataType {

@@ -211,6 +211,7 @@ pub(super) fn physical_expr(
 ) -> Result<Arc<dyn PhysicalExpr>> {
     let expr =
         state.create_logical_expr_from_sql_expr(ExprWithAlias { expr, alias: None }, columns)?;
+    let expr = crate::semantics::apply_to_expr(expr, columns)?;
     Ok(state.create_physical_expr(expr, columns)?)
 }
 

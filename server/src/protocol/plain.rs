@@ -9,9 +9,14 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 
 use crate::error::Result;
 
-/// The schema as it goes on the wire.
+/// The schema as it goes on the wire. A result column promises nothing about NULLs: what the planner
+/// knows of them changes with the parameters, and clients compare the announced schema with the sent.
 pub(super) fn plain_schema(schema: &Schema) -> SchemaRef {
-    let fields: Vec<FieldRef> = schema.fields().iter().map(plain_field).collect();
+    let fields: Vec<FieldRef> = schema
+        .fields()
+        .iter()
+        .map(|field| Arc::new(plain_field(field).as_ref().clone().with_nullable(true)))
+        .collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 

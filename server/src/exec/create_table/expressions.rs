@@ -70,6 +70,7 @@ fn planned(
     let plan = LogicalPlanBuilder::from(input)
         .project([expr.clone().alias("value")])?
         .build()?;
+    let plan = crate::semantics::apply(plan)?;
     let plan = state
         .analyzer()
         .execute_and_check(plan, state.config_options(), |_, _| {})?;

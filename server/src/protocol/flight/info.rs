@@ -47,13 +47,25 @@ pub(super) async fn flight_info(
                     ));
                 }
             };
+            // bound values decide types that were open when the statement was prepared
+            let schema = match params.is_empty() {
+                true => result_schema(&prepared.description),
+                false => {
+                    let types: Vec<_> = params.iter().map(|p| Some(p.data_type())).collect();
+                    let described = prepared
+                        .session
+                        .describe(&prepared.statement, &types)
+                        .await?;
+                    result_schema(&described)
+                }
+            };
             let handle = handles.plan(Planned {
                 role: prepared.role.clone(),
                 session: Arc::clone(&prepared.session),
                 statement: Arc::clone(&prepared.statement),
                 params,
             })?;
-            (result_schema(&prepared.description), ticket(handle))
+            (schema, ticket(handle))
         }
         other => (metadata::schema(&other)?, descriptor.cmd.clone()),
     };

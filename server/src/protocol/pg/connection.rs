@@ -15,10 +15,10 @@ use super::{params, reply};
 use crate::dialect::Statement;
 use crate::error::{Error, Result, SqlState};
 use crate::exec::Outcome;
-use crate::exec::copy_format::WireFormat;
 use crate::protocol::calls::SessionCalls;
 use crate::session::TransactionStatus;
 use crate::types::{arrow_type, pg_oid, sql_type_of};
+use crate::values::WireFormat;
 
 pub(super) struct Connection {
     wire: Wire,

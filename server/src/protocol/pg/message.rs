@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes};
 
 use super::wire::Frame;
 use crate::error::{Error, Result, SqlState};
-use crate::exec::copy_format::valid_text;
+use crate::values::valid_text;
 
 /// A message after the start-up.
 #[derive(Debug)]

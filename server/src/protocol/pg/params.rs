@@ -9,8 +9,8 @@ use datafusion::common::ScalarValue;
 
 use super::rows::Formats;
 use crate::error::{Error, Result, SqlState};
-use crate::exec::copy_format::{WireFormat, cast_exact, natural_scale, of_type};
 use crate::types::{arrow_type, sql_type_of};
+use crate::values::{WireFormat, cast_exact, natural_scale, of_type};
 
 /// Type of a numeric of which no more is known.
 const ANY_NUMERIC: SqlType = SqlType::Numeric {
@@ -145,7 +145,7 @@ fn value_of(
     let read = if binary {
         reader.binary(value)
     } else {
-        crate::exec::copy_format::valid_text(value).and_then(|text| reader.text(text))
+        crate::values::valid_text(value).and_then(|text| reader.text(text))
     };
     read.map_err(|e| e.with_detail(format!("parameter ${number}")))?;
     let array = reader.finish()?;

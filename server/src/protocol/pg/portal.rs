@@ -10,7 +10,7 @@ use super::params::Param;
 use super::rows::{Formats, Rows};
 use crate::dialect::Statement;
 use crate::error::{Error, Result, SqlState};
-use crate::exec::copy_format::PgType;
+use crate::values::PgType;
 
 /// Statements, and portals, that a connection may keep at a time.
 const LIMIT: usize = 10_000;

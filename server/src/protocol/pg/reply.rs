@@ -3,8 +3,8 @@
 use arrow::datatypes::Schema;
 
 use crate::error::{Error, Report, Result, SqlState};
-use crate::exec::copy_format::{PgType, WireFormat};
 use crate::session::TransactionStatus;
+use crate::values::{PgType, WireFormat};
 
 /// Appends a message: type, length, and the body that `body` writes.
 pub(super) fn message(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {

@@ -8,8 +8,8 @@ use futures::{FutureExt, StreamExt};
 use super::reply;
 use super::wire::{Broken, Failure, Wire};
 use crate::error::{Error, Result, SqlState};
-use crate::exec::copy_format::{ColumnWriter, Style, WireFormat, sized};
 use crate::protocol::calls::SessionCalls;
+use crate::values::{ColumnWriter, Style, WireFormat, sized};
 
 /// The formats a client asked its columns in.
 #[derive(Debug, Clone)]

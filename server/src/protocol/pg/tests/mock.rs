@@ -31,12 +31,12 @@ use tokio_util::sync::CancellationToken;
 use super::wire::Raw;
 use crate::dialect::{Kind, Statement, VerifyAudit};
 use crate::error::{Error, Result, SqlState};
-use crate::exec::copy_format::{CopyFormat, CopyOptions, Decoder};
 use crate::exec::{CopySink, Outcome};
 use crate::protocol::calls::SessionCalls;
 use crate::protocol::pg::{Authenticator, Options, serve};
 use crate::session::{Description, TransactionStatus};
 use crate::types::{TYPE_KEY, field};
+use crate::values::{CopyFormat, CopyOptions, Decoder};
 
 pub(super) const PASSWORD: &str = "pässword";
 

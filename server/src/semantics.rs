@@ -1,0 +1,54 @@
+//! PostgreSQL's meaning of operators, literals and casts, put over the planner's own.
+//!
+//! The engine below computes as Arrow does: integers wrap, a number beside a text becomes a text, a
+//! cast cuts off where PostgreSQL rounds. Each difference is closed here, in the logical plan, and
+//! nowhere else; a query that would still mean something else is refused.
+//!
+//! | module | when | what |
+//! |---|---|---|
+//! | `types` | a type name is planned | the one Arrow form of each SQL type |
+//! | `operators` | an operator is planned | dates and intervals, types that do not go together |
+//! | `integers` | the plan stands ([`apply`]) | `integer` literals, checked arithmetic, `CASE` |
+//! | `casts` | types are coerced | text ↔ value by PostgreSQL's input and output rules, rounding |
+//! | `arithmetic`, `intervals`, `text` | | the functions that the rewritten plans call |
+//!
+//! Must not know statements, sessions or tables.
+
+mod arithmetic;
+mod casts;
+mod integers;
+mod intervals;
+mod operators;
+mod text;
+mod types;
+
+use std::sync::Arc;
+
+use datafusion::common::DFSchema;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::SessionStateDefaults;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+
+/// Puts PostgreSQL's rules into a planner.
+pub fn install(builder: SessionStateBuilder) -> SessionStateBuilder {
+    let mut planners = vec![operators::planner()];
+    planners.extend(SessionStateDefaults::default_expr_planners());
+    builder
+        .with_expr_planners(planners)
+        .with_type_planner(types::planner())
+        .with_analyzer_rule(Arc::new(casts::Casts))
+}
+
+/// Gives literals and arithmetic of a plan PostgreSQL's types. To be called on every plan once its
+/// parameters are in; a second call changes nothing.
+///
+/// # Errors
+/// 42804 for branches of a `CASE` whose types do not go together.
+pub fn apply(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
+    integers::apply(plan)
+}
+
+/// The same for one expression over columns, with its casts.
+pub fn apply_to_expr(expr: Expr, columns: &DFSchema) -> datafusion::error::Result<Expr> {
+    casts::rewrite(integers::rewrite(expr, columns)?, columns)
+}

@@ -1,0 +1,148 @@
+//! Casts as PostgreSQL does them: text is read and written by its input and output rules, numbers
+//! are rounded, `varchar(n)` cuts. Runs after type coercion, so casts that nobody wrote are included.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit};
+use datafusion::common::DFSchema;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan};
+use datafusion::optimizer::AnalyzerRule;
+
+use super::arithmetic::{Op, checked};
+use super::text;
+use super::types::{Family, family};
+use crate::types::TYPE_KEY;
+
+/// The rule.
+#[derive(Debug)]
+pub(super) struct Casts;
+
+impl AnalyzerRule for Casts {
+    fn name(&self) -> &'static str {
+        "postgres_casts"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        Ok(plan.transform_up_with_subqueries(rewrite_node)?.data)
+    }
+}
+
+fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let mut schema = merge_schema(&plan.inputs());
+    if let LogicalPlan::TableScan(scan) = &plan {
+        schema.merge(&DFSchema::try_from_qualified_schema(
+            scan.table_name.clone(),
+            &scan.source.schema(),
+        )?);
+    }
+    let names = NamePreserver::new(&plan);
+    let rewritten = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        Ok(transform(expr, &schema)?.update_data(|expr| name.restore(expr)))
+    })?;
+    match rewritten.transformed {
+        true => rewritten.map_data(LogicalPlan::recompute_schema),
+        false => Ok(rewritten),
+    }
+}
+
+/// One expression over columns.
+pub(super) fn rewrite(expr: Expr, columns: &DFSchema) -> Result<Expr> {
+    Ok(transform(expr, columns)?.data)
+}
+
+fn transform(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    expr.transform_up(|expr| match expr {
+        Expr::Cast(cast) => rewrite_cast(cast, schema),
+        other => Ok(Transformed::no(other)),
+    })
+}
+
+fn rewrite_cast(cast: Cast, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let (_, source) = cast.expr.to_field(schema)?;
+    let (from, to) = (source.data_type(), cast.field.data_type());
+    if family(from) == Family::Text && is_read(&cast.field) {
+        return Ok(Transformed::yes(text::read(*cast.expr, &cast.field)));
+    }
+    if family(to) == Family::Text && is_written(from) {
+        let written = text::write(*cast.expr, &source);
+        return Ok(Transformed::yes(match to {
+            DataType::Utf8 => written,
+            _ => Expr::Cast(Cast::new_from_field(Box::new(written), cast.field)),
+        }));
+    }
+    let rounded = match from {
+        _ if !to.is_integer() => return Ok(Transformed::no(Expr::Cast(cast))),
+        DataType::Float32 | DataType::Float64 => checked(Op::Round, vec![*cast.expr]),
+        DataType::Decimal128(precision, scale) if *scale > 0 => {
+            let whole = DataType::Decimal128(*precision, 0);
+            Expr::Cast(Cast::new(cast.expr, whole))
+        }
+        _ => return Ok(Transformed::no(Expr::Cast(cast))),
+    };
+    Ok(Transformed::yes(Expr::Cast(Cast::new_from_field(
+        Box::new(rounded),
+        cast.field,
+    ))))
+}
+
+/// Types whose text form PostgreSQL's rules read.
+fn is_read(to: &Field) -> bool {
+    match to.data_type() {
+        DataType::Utf8 => matches!(
+            to.metadata().get(TYPE_KEY).map(String::as_str),
+            Some(tag) if tag == "uuid" || tag == "json" || tag == "jsonb" || tag.starts_with("varchar:")
+        ),
+        DataType::List(of) => is_plain(of.data_type()) || of.data_type() == &DataType::Utf8,
+        ty => is_plain(ty),
+    }
+}
+
+fn is_plain(ty: &DataType) -> bool {
+    matches!(
+        ty,
+        DataType::Boolean
+            | DataType::Int16
+            | DataType::Int32
+            | DataType::Int64
+            | DataType::Float32
+            | DataType::Float64
+            | DataType::Decimal128(..)
+            | DataType::Binary
+            | DataType::Date32
+            | DataType::Time64(_)
+            | DataType::Timestamp(..)
+            | DataType::Interval(IntervalUnit::MonthDayNano)
+    )
+}
+
+/// Types whose text form is not Arrow's.
+fn is_written(from: &DataType) -> bool {
+    matches!(
+        from,
+        DataType::Float32
+            | DataType::Float64
+            | DataType::Binary
+            | DataType::Date32
+            | DataType::Time64(_)
+            | DataType::Timestamp(..)
+            | DataType::Interval(_)
+            | DataType::List(_)
+    )
+}
+
+/// The field a value is written by: its own, without a name.
+pub(super) fn unnamed(field: &FieldRef) -> FieldRef {
+    Arc::new(
+        field
+            .as_ref()
+            .clone()
+            .with_name("value")
+            .with_nullable(true),
+    )
+}

@@ -1,0 +1,287 @@
+//! Types of number literals, integer arithmetic that does not wrap, and branches that agree.
+//!
+//! A literal that fits is `integer`, as in PostgreSQL, and arithmetic keeps the wider of its two
+//! types. What changes a type changes the schema of the plan above, so the plan is rebuilt from its
+//! leaves up.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion, TreeNodeRewriter};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    BinaryExpr, Case, Cast, Expr, ExprSchemable, LogicalPlan, Operator,
+};
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
+
+use super::arithmetic::{Op, checked};
+use super::types::{Family, family, is_unknown, name};
+use crate::error::{Error, SqlState};
+
+/// Functions whose result has the type of their arguments: a literal among them decides with.
+const TYPED_BY_ARGUMENTS: [&str; 5] = ["coalesce", "greatest", "least", "nullif", "make_array"];
+
+pub(super) fn apply(plan: LogicalPlan) -> Result<LogicalPlan> {
+    // a recursive query's columns were typed from its first branch when it was planned
+    let mut narrow = true;
+    plan.apply_with_subqueries(|node| {
+        narrow &= !matches!(node, LogicalPlan::RecursiveQuery(_));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(plan
+        .transform_up_with_subqueries(|node| rewrite_node(node, narrow))?
+        .data)
+}
+
+/// The same for one expression over columns.
+pub(super) fn rewrite(expr: Expr, columns: &DFSchema) -> Result<Expr> {
+    let mut rewriter = Rewriter {
+        schema: columns,
+        narrow: true,
+    };
+    Ok(expr.rewrite(&mut rewriter)?.data)
+}
+
+fn rewrite_node(plan: LogicalPlan, narrow: bool) -> Result<Transformed<LogicalPlan>> {
+    match plan {
+        LogicalPlan::Limit(_) | LogicalPlan::TableScan(_) | LogicalPlan::Extension(_) => {
+            return Ok(Transformed::no(plan));
+        }
+        LogicalPlan::Union(union) => {
+            return Ok(Transformed::yes(TypeCoercionRewriter::coerce_union(union)?));
+        }
+        LogicalPlan::Values(mut values) if narrow => {
+            narrow_values(&mut values)?;
+            return Ok(Transformed::yes(LogicalPlan::Values(values)));
+        }
+        _ => {}
+    }
+    let schema = merge_schema(&plan.inputs());
+    let mut rewriter = Rewriter {
+        schema: &schema,
+        narrow,
+    };
+    let names = NamePreserver::new(&plan);
+    let rewritten = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        Ok(expr
+            .rewrite(&mut rewriter)?
+            .update_data(|expr| name.restore(expr)))
+    })?;
+    // types of the inputs may have changed below
+    rewritten.map_data(LogicalPlan::recompute_schema)
+}
+
+/// A column of `VALUES` that holds nothing but small integer literals is `integer`.
+fn narrow_values(values: &mut datafusion::logical_expr::Values) -> Result<()> {
+    let columns = values.schema.fields().len();
+    let mut schema = values.schema.as_ref().clone();
+    let mut fields: Vec<_> = schema
+        .iter()
+        .map(|(q, f)| (q.cloned(), Arc::clone(f)))
+        .collect();
+    for column in 0..columns {
+        let small = values.values.iter().all(|row| {
+            row.get(column)
+                .is_some_and(|e| narrowed(e).is_some() || is_null(e))
+        });
+        let typed = values
+            .values
+            .iter()
+            .any(|row| narrowed(&row[column]).is_some());
+        if !(small && typed) {
+            continue;
+        }
+        for row in &mut values.values {
+            row[column] =
+                narrowed(&row[column]).unwrap_or(Expr::Literal(ScalarValue::Int32(None), None));
+        }
+        let field = fields[column].1.as_ref().clone();
+        fields[column].1 = Arc::new(field.with_data_type(DataType::Int32));
+    }
+    schema = DFSchema::new_with_metadata(fields, schema.metadata().clone())?;
+    values.schema = Arc::new(schema);
+    Ok(())
+}
+
+fn is_null(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(value, _) if value.is_null())
+}
+
+/// A `bigint` literal that fits into an `integer`.
+fn narrowed(expr: &Expr) -> Option<Expr> {
+    match expr {
+        Expr::Literal(ScalarValue::Int64(Some(value)), metadata) => {
+            let small = i32::try_from(*value).ok()?;
+            Some(Expr::Literal(
+                ScalarValue::Int32(Some(small)),
+                metadata.clone(),
+            ))
+        }
+        _ => None,
+    }
+}
+
+struct Rewriter<'a> {
+    schema: &'a DFSchema,
+    narrow: bool,
+}
+
+impl TreeNodeRewriter for Rewriter<'_> {
+    type Node = Expr;
+
+    /// Literals that are parameters of a function, a number of rows or a share, stay as they are.
+    fn f_down(&mut self, expr: Expr) -> Result<Transformed<Expr>> {
+        let args: &[Expr] = match &expr {
+            Expr::AggregateFunction(AggregateFunction { params, .. }) => &params.args,
+            Expr::WindowFunction(function) => {
+                let WindowFunction { params, .. } = function.as_ref();
+                &params.args
+            }
+            Expr::ScalarFunction(f) if !TYPED_BY_ARGUMENTS.contains(&f.name()) => &f.args,
+            Expr::Cast(_) | Expr::TryCast(_) => &[],
+            _ => return Ok(Transformed::no(expr)),
+        };
+        let literal = |e: &Expr| matches!(e, Expr::Literal(..));
+        if !args.is_empty() && args.iter().all(literal) {
+            return Ok(Transformed::new(expr, false, TreeNodeRecursion::Jump));
+        }
+        Ok(Transformed::no(expr))
+    }
+
+    fn f_up(&mut self, expr: Expr) -> Result<Transformed<Expr>> {
+        Ok(match expr {
+            Expr::BinaryExpr(binary) => self.arithmetic(binary)?,
+            Expr::Negative(inner) => self.negative(*inner)?,
+            Expr::Case(case) => Transformed::yes(Expr::Case(self.case(case)?)),
+            other => match narrowed(&other).filter(|_| self.narrow) {
+                Some(small) => Transformed::yes(small),
+                None => Transformed::no(other),
+            },
+        })
+    }
+}
+
+impl Rewriter<'_> {
+    fn arithmetic(&self, binary: BinaryExpr) -> Result<Transformed<Expr>> {
+        let op = match binary.op {
+            Operator::Plus => Op::Add,
+            Operator::Minus => Op::Subtract,
+            Operator::Multiply => Op::Multiply,
+            Operator::Divide => Op::Divide,
+            _ => return Ok(Transformed::no(Expr::BinaryExpr(binary))),
+        };
+        let (Ok(left), Ok(right)) = (
+            binary.left.get_type(self.schema),
+            binary.right.get_type(self.schema),
+        ) else {
+            return Ok(Transformed::no(Expr::BinaryExpr(binary)));
+        };
+        let wider = match op {
+            Op::Divide | Op::Round => wider_float(&left, &right),
+            Op::Add | Op::Subtract | Op::Multiply => wider_integer(&left, &right),
+        };
+        let Some(wider) = wider else {
+            return Ok(Transformed::no(Expr::BinaryExpr(binary)));
+        };
+        let args = [(*binary.left, left), (*binary.right, right)].map(|(expr, ty)| {
+            if ty == wider {
+                expr
+            } else {
+                cast(expr, &wider)
+            }
+        });
+        Ok(Transformed::yes(checked(op, args.to_vec())))
+    }
+
+    fn negative(&self, inner: Expr) -> Result<Transformed<Expr>> {
+        let ty = inner.get_type(self.schema)?;
+        let literal = matches!(inner, Expr::Literal(..));
+        match wider_integer(&ty, &ty) {
+            Some(ty) if !literal => {
+                let zero = Expr::Literal(ScalarValue::new_zero(&ty)?, None);
+                Ok(Transformed::yes(checked(Op::Subtract, vec![zero, inner])))
+            }
+            _ => Ok(Transformed::no(Expr::Negative(Box::new(inner)))),
+        }
+    }
+
+    /// Branches have one family of types; a quoted literal takes it.
+    fn case(&self, mut case: Case) -> Result<Case> {
+        let branches = case
+            .when_then_expr
+            .iter()
+            .map(|(_, then)| then)
+            .chain(&case.else_expr);
+        let mut common: Option<DataType> = None;
+        for branch in branches.filter(|b| !is_unknown(b)) {
+            let ty = branch.get_type(self.schema)?;
+            match &common {
+                _ if ty.is_null() => {}
+                Some(seen) if family(seen) != family(&ty) => {
+                    let e = Error::refused(
+                        SqlState::DATATYPE_MISMATCH,
+                        format!(
+                            "CASE types {} and {} cannot be matched",
+                            name(seen),
+                            name(&ty)
+                        ),
+                    );
+                    return Err(e.into());
+                }
+                Some(_) => {}
+                None => common = Some(ty),
+            }
+        }
+        let Some(common) = common.filter(|ty| !matches!(family(ty), Family::Text | Family::Other))
+        else {
+            return Ok(case);
+        };
+        let quoted = |e: &Expr| is_unknown(e) && !is_null(e);
+        for (_, then) in &mut case.when_then_expr {
+            if quoted(then) {
+                **then = cast(then.as_ref().clone(), &common);
+            }
+        }
+        if let Some(other) = &mut case.else_expr
+            && quoted(other)
+        {
+            **other = cast(other.as_ref().clone(), &common);
+        }
+        Ok(case)
+    }
+}
+
+fn cast(expr: Expr, to: &DataType) -> Expr {
+    Expr::Cast(Cast::new(Box::new(expr), to.clone()))
+}
+
+/// The type of integer arithmetic: the wider of the two. Row numbers, which the engine keeps
+/// unsigned, count as `bigint`.
+fn wider_integer(left: &DataType, right: &DataType) -> Option<DataType> {
+    let rank = |ty: &DataType| match ty {
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => Some(0),
+        DataType::Int32 | DataType::UInt16 => Some(1),
+        DataType::Int64 | DataType::UInt32 | DataType::UInt64 => Some(2),
+        _ => None,
+    };
+    Some(match rank(left)?.max(rank(right)?) {
+        0 => DataType::Int16,
+        1 => DataType::Int32,
+        _ => DataType::Int64,
+    })
+}
+
+/// The type of a division that has a float in it.
+fn wider_float(left: &DataType, right: &DataType) -> Option<DataType> {
+    let numbers = left.is_numeric() && right.is_numeric();
+    match (left, right) {
+        (DataType::Float32, DataType::Float32) => Some(DataType::Float32),
+        _ if numbers && (left.is_floating() || right.is_floating()) => Some(DataType::Float64),
+        _ => None,
+    }
+}
