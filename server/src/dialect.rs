@@ -21,6 +21,7 @@ mod postgres;
 mod refresh_materialized_view;
 pub mod refuse;
 mod retrain_model;
+mod set_returning;
 mod show_lineage;
 mod split;
 pub mod time_travel;
@@ -154,11 +155,13 @@ fn parse_piece(dialect: &WeirDialect, sql: &str, piece: Piece) -> Result<Stateme
         refuse::check(native)?;
         time_travel::rewrite(native)?;
         numbers::rewrite(native.as_mut());
+        set_returning::rewrite(native.as_mut());
     }
     if let Some(query) = statement.query_mut() {
         refuse::check_query(query)?;
         time_travel::rewrite_query(query)?;
         numbers::rewrite(query);
+        set_returning::rewrite(query);
     }
     Ok(statement)
 }

@@ -470,6 +470,12 @@ fn plan_report(text: &str) -> Report {
             format!("relation \"{bare}\" does not exist"),
         );
     }
+    if let Some(name) = between(text, "Invalid function '", "'") {
+        return plain(
+            SqlState::UNDEFINED_FUNCTION,
+            format!("function {name} does not exist"),
+        );
+    }
     let state = if lower.contains("invalid function") || lower.contains("no function matches") {
         SqlState::UNDEFINED_FUNCTION
     } else if lower.contains("group by") || lower.contains("aggregate functions are not allowed") {

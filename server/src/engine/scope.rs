@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use catalog::{ObjectKind, Oid, Privilege, Snapshot};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::{FunctionRegistry, SessionState};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::functions::datetime::now::NowFunc;
+use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::sql::parser::Statement as PlanStatement;
 use datafusion::sql::sqlparser::ast;
 
@@ -223,6 +224,8 @@ impl Scope {
         options.execution.time_zone = Some(self.caller.time_zone.clone());
         options.catalog.default_schema = self.caller.schema.clone();
         state.mark_start_execution();
+        let now = NowFunc::new_with_config(state.config_options());
+        state.register_udf(Arc::new(ScalarUDF::from(now)))?;
         let models: Arc<dyn ModelResolver> = Arc::new(Models::new(self));
         for function in crate::ml::functions(&models) {
             state.register_udf(function)?;

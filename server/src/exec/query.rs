@@ -60,7 +60,7 @@ pub(super) async fn describe(
 /// Plans a statement and puts the parameters in.
 ///
 /// # Errors
-/// 08P01 when there are not as many as the statement has.
+/// 42P02 when the statement has parameters and none were given, 08P01 when too few were.
 pub(super) async fn bound_plan(
     state: &SessionState,
     statement: Ast,
@@ -68,6 +68,12 @@ pub(super) async fn bound_plan(
 ) -> Result<LogicalPlan> {
     let plan = Box::pin(planned(state, statement)).await?;
     let wanted = plan.get_parameter_types()?.len();
+    if wanted > 0 && params.is_empty() {
+        return Err(Error::refused(
+            SqlState::UNDEFINED_PARAMETER,
+            "there is no parameter $1",
+        ));
+    }
     if wanted > params.len() {
         return Err(Error::refused(
             SqlState::PROTOCOL_VIOLATION,

@@ -23,7 +23,14 @@ use super::types::{Family, family, is_unknown, name};
 use crate::error::{Error, SqlState};
 
 /// Functions whose result has the type of their arguments: a literal among them decides with.
-const TYPED_BY_ARGUMENTS: [&str; 5] = ["coalesce", "greatest", "least", "nullif", "make_array"];
+const TYPED_BY_ARGUMENTS: [&str; 6] = [
+    "coalesce",
+    "greatest",
+    "least",
+    "nullif",
+    "make_array",
+    "pg_typeof",
+];
 
 pub(super) fn apply(plan: LogicalPlan) -> Result<LogicalPlan> {
     // a recursive query's columns were typed from its first branch when it was planned
@@ -52,6 +59,7 @@ fn rewrite_node(plan: LogicalPlan, narrow: bool) -> Result<Transformed<LogicalPl
             return Ok(Transformed::no(plan));
         }
         LogicalPlan::Union(union) => {
+            branches_agree(&union.inputs)?;
             return Ok(Transformed::yes(TypeCoercionRewriter::coerce_union(union)?));
         }
         LogicalPlan::Values(mut values) if narrow => {
@@ -74,6 +82,43 @@ fn rewrite_node(plan: LogicalPlan, narrow: bool) -> Result<Transformed<LogicalPl
     })?;
     // types of the inputs may have changed below
     rewritten.map_data(LogicalPlan::recompute_schema)
+}
+
+/// Columns of the branches of a UNION have one family of types. A branch that selects a quoted literal
+/// is let through: its column takes the other's type, or the text does not fit it.
+fn branches_agree(inputs: &[Arc<LogicalPlan>]) -> Result<()> {
+    let Some((first, rest)) = inputs.split_first() else {
+        return Ok(());
+    };
+    for input in rest {
+        let columns = first.schema().fields().iter().zip(input.schema().fields());
+        for (at, (a, b)) in columns.enumerate() {
+            let (one, other) = (family(a.data_type()), family(b.data_type()));
+            let open = [one, other].contains(&Family::Other)
+                || selects_quoted(first, at)
+                || selects_quoted(input, at);
+            if one != other && !open {
+                let e = Error::refused(
+                    SqlState::DATATYPE_MISMATCH,
+                    format!(
+                        "UNION types {} and {} cannot be matched",
+                        name(a.data_type()),
+                        name(b.data_type())
+                    ),
+                );
+                return Err(e.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn selects_quoted(plan: &LogicalPlan, column: usize) -> bool {
+    match plan {
+        LogicalPlan::Projection(p) => p.expr.get(column).is_some_and(is_unknown),
+        LogicalPlan::SubqueryAlias(a) => selects_quoted(&a.input, column),
+        _ => false,
+    }
 }
 
 /// A column of `VALUES` that holds nothing but small integer literals is `integer`.
