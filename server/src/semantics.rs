@@ -11,6 +11,7 @@
 //! | `integers` | the plan stands ([`apply`]) | `integer` literals, checked arithmetic, `CASE` |
 //! | `casts` | types are coerced | text ↔ value by PostgreSQL's input and output rules, rounding |
 //! | `arithmetic`, `intervals`, `text` | | the functions that the rewritten plans call |
+//! | `sum` | | the aggregate that does not wrap |
 //!
 //! Must not know statements, sessions or tables.
 
@@ -19,6 +20,7 @@ mod casts;
 mod integers;
 mod intervals;
 mod operators;
+mod sum;
 mod text;
 mod types;
 
@@ -30,7 +32,15 @@ use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
 /// Puts PostgreSQL's rules into a planner.
-pub fn install(builder: SessionStateBuilder) -> SessionStateBuilder {
+pub fn install(mut builder: SessionStateBuilder) -> SessionStateBuilder {
+    builder
+        .aggregate_functions()
+        .get_or_insert_default()
+        .push(Arc::new(sum::function()));
+    builder
+        .scalar_functions()
+        .get_or_insert_default()
+        .push(Arc::new(arithmetic::modulo()));
     let mut planners = vec![operators::planner()];
     planners.extend(SessionStateDefaults::default_expr_planners());
     builder

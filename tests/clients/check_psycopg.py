@@ -4,6 +4,7 @@
 import datetime
 import decimal
 import threading
+import uuid
 
 import psycopg
 
@@ -25,12 +26,13 @@ def one(sql, parameters=None, **options):
 TYPED = (
     "SELECT 1::int2, 2::int4, 3::int8, 2.5::float8, 1.25::numeric(10,2), 'text', true, NULL::int, "
     "date '2026-01-02', timestamp '2026-01-02 03:04:05.5', "
-    "timestamptz '2026-01-02 03:04:05+00'"
+    "timestamptz '2026-01-02 03:04:05+00', '6f1c1d1e-7e0a-4a29-9d0b-0d9f0c7a2b11'::uuid"
 )
 VALUES = (
     1, 2, 3, 2.5, decimal.Decimal("1.25"), "text", True, None,
     datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 2, 3, 4, 5, 500000),
     datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc),
+    uuid.UUID("6f1c1d1e-7e0a-4a29-9d0b-0d9f0c7a2b11"),
 )
 
 

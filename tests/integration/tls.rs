@@ -85,7 +85,7 @@ async fn all_doors_speak_tls() {
     tokio::spawn(connection);
     assert_eq!(
         client
-            .query_one("SELECT 1::int", &[])
+            .query_one("SELECT 1", &[])
             .await
             .unwrap()
             .get::<_, i32>(0),

@@ -25,6 +25,16 @@ pub(super) enum Op {
     Divide,
     /// Floats to whole floats, ties to even.
     Round,
+    /// `mod(a, b)`, the operator `%` as a function.
+    Remainder,
+}
+
+/// The function `mod`.
+pub(super) fn modulo() -> ScalarUDF {
+    ScalarUDF::from(Checked {
+        op: Op::Remainder,
+        signature: Signature::numeric(2, Volatility::Immutable),
+    })
 }
 
 /// `left op right`, both of one type, with an error for what does not fit.
@@ -51,6 +61,7 @@ impl ScalarUDFImpl for Checked {
             Op::Multiply => "checked_multiply",
             Op::Divide => "checked_divide",
             Op::Round => "round_half_even",
+            Op::Remainder => "mod",
         }
     }
 
@@ -82,6 +93,7 @@ fn binary(op: Op, left: &ColumnarValue, right: &ColumnarValue) -> Result<Columna
         Op::Add => numeric::add(left, right),
         Op::Subtract => numeric::sub(left, right),
         Op::Multiply => numeric::mul(left, right),
+        Op::Remainder => numeric::rem(left, right),
         Op::Divide | Op::Round => {
             if divides_by_zero(left, right) {
                 return Err(ArrowError::DivideByZero.into());

@@ -227,8 +227,8 @@ impl Rewriter<'_> {
             return Ok(Transformed::no(Expr::BinaryExpr(binary)));
         };
         let wider = match op {
-            Op::Divide | Op::Round => wider_float(&left, &right),
-            Op::Add | Op::Subtract | Op::Multiply => wider_integer(&left, &right),
+            Op::Divide => wider_float(&left, &right),
+            _ => wider_integer(&left, &right),
         };
         let Some(wider) = wider else {
             return Ok(Transformed::no(Expr::BinaryExpr(binary)));

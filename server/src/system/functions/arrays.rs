@@ -87,6 +87,8 @@ impl ScalarUDFImpl for ArrayFunction {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> QueryResult<ColumnarValue> {
         if self.form == Form::Typeof {
             let name = sql_type(&args.arg_fields[0]).to_string();
+            // without the size: numeric, character varying
+            let name = name.split('(').next().unwrap_or_default().to_owned();
             return Ok(ColumnarValue::Scalar(ScalarValue::Utf8(Some(name))));
         }
         let rows = args.number_rows;
