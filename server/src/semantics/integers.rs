@@ -158,7 +158,7 @@ fn is_null(expr: &Expr) -> bool {
 }
 
 /// A `bigint` literal that fits into an `integer`.
-fn narrowed(expr: &Expr) -> Option<Expr> {
+pub(super) fn narrowed(expr: &Expr) -> Option<Expr> {
     match expr {
         Expr::Literal(ScalarValue::Int64(Some(value)), metadata) => {
             let small = i32::try_from(*value).ok()?;

@@ -10,8 +10,8 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExp
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable, Operator, binary_expr};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
-use super::intervals;
 use super::types::{Family, family, is_unknown, name};
+use super::{integers, intervals};
 use crate::error::{Error, SqlState};
 
 pub(super) fn planner() -> Arc<dyn ExprPlanner> {
@@ -28,7 +28,8 @@ impl ExprPlanner for Operators {
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
         // what has no type yet, a parameter for one, is planned as it stands
-        let (Ok(left), Ok(right)) = (raw.left.get_type(schema), raw.right.get_type(schema)) else {
+        let (Ok(left), Ok(right)) = (type_of(&raw.left, schema), type_of(&raw.right, schema))
+        else {
             return Ok(PlannerResult::Original(raw));
         };
         if is_comparison(&raw.op) {
@@ -38,6 +39,14 @@ impl ExprPlanner for Operators {
             return compute(raw, op, &left, &right);
         }
         Ok(PlannerResult::Original(raw))
+    }
+}
+
+/// The type that the expression will have: small literals are `integer`.
+fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
+    match integers::narrowed(expr) {
+        Some(_) => Ok(DataType::Int32),
+        None => expr.get_type(schema),
     }
 }
 
