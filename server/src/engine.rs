@@ -31,7 +31,7 @@ use crate::config::{Config, Secret};
 use crate::error::{Error, Result};
 use crate::governance::audit::Audit;
 use crate::stream::{DirLock, Stream};
-use crate::tasks::AbortOnDrop;
+use crate::tasks::{self, AbortOnDrop};
 use crate::views::Refresher;
 use activity::Sessions;
 
@@ -56,7 +56,7 @@ pub struct Engine {
     pub stop: CancellationToken,
     base: SessionState,
     queries: QueryThreads,
-    catalog: ArcSwap<Snapshot>,
+    catalog: Arc<ArcSwap<Snapshot>>,
     /// One catalog transaction at a time, from reading the snapshot to publishing the next.
     ddl: tokio::sync::Mutex<()>,
     background: Mutex<Vec<AbortOnDrop<()>>>,
@@ -80,9 +80,20 @@ impl Engine {
     /// # Errors
     /// As [`Store::commit`]; nothing was applied then.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<Arc<Snapshot>> {
-        let snapshot = self.store.commit(changes).await?;
-        self.publish(&snapshot);
-        Ok(snapshot)
+        let (store, catalog) = (Arc::clone(&self.store), Arc::clone(&self.catalog));
+        // a task of its own: a statement that is cancelled here must not leave the store ahead of
+        // what statements see
+        let committed = tasks::spawn("catalog commit", async move {
+            let snapshot = store.commit(changes).await?;
+            catalog.rcu(|current| match current.generation < snapshot.generation {
+                true => Arc::clone(&snapshot),
+                false => Arc::clone(current),
+            });
+            Ok(snapshot)
+        });
+        committed
+            .await
+            .map_err(|e| Error::Internal(format!("a catalog commit ended early: {e}")))?
     }
 
     /// Holds off other statements that change the catalog: names found stay free or taken.
@@ -129,14 +140,6 @@ impl Engine {
         self.audit.close().await;
         self.store.close().await;
         flushed
-    }
-
-    fn publish(&self, snapshot: &Arc<Snapshot>) {
-        self.catalog
-            .rcu(|current| match current.generation < snapshot.generation {
-                true => Arc::clone(snapshot),
-                false => Arc::clone(current),
-            });
     }
 }
 

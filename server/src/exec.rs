@@ -15,6 +15,7 @@ mod create_schema;
 mod create_secret;
 mod create_table;
 mod create_view;
+mod cursor;
 mod delete;
 mod describe_history;
 mod drop_object;
@@ -26,6 +27,7 @@ pub mod ingest;
 mod insert;
 mod lineage;
 mod merge;
+mod prepare;
 mod query;
 mod refresh_materialized_view;
 mod relations;
@@ -52,6 +54,7 @@ use datafusion::sql::sqlparser::ast::Statement as Ast;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::dialect::refuse::clause;
 use crate::dialect::{DropKind, Kind, Statement};
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result};
@@ -225,6 +228,35 @@ async fn execute_native(run: &Run, native: &Ast) -> Result<Outcome> {
         Ast::StartTransaction { .. } | Ast::Commit { .. } | Ast::Rollback { .. } => {
             transaction::execute(run, native)
         }
+        Ast::Declare { stmts } => cursor::declare(run, stmts).await,
+        Ast::Fetch {
+            name,
+            direction,
+            position: _,
+            into,
+        } => {
+            clause(into.is_some(), "FETCH … INTO", "use CREATE TABLE … AS")?;
+            cursor::fetch(run, name, direction)
+        }
+        Ast::Close { cursor } => cursor::close(run, cursor),
+        Ast::Prepare {
+            name,
+            data_types,
+            statement,
+        } => prepare::prepare(run, name, data_types, statement).await,
+        Ast::Execute {
+            name,
+            parameters,
+            immediate,
+            into,
+            using,
+            ..
+        } => {
+            let foreign = *immediate || !into.is_empty() || !using.is_empty();
+            clause(foreign, "this form of EXECUTE", "use EXECUTE name (values)")?;
+            prepare::execute(run, name.as_ref(), parameters).await
+        }
+        Ast::Deallocate { name, .. } => prepare::deallocate(run, name),
         other => Err(unsupported(other)),
     }
 }
@@ -252,6 +284,8 @@ pub async fn describe(run: &Run, hints: &[Option<DataType>]) -> Result<Descripti
             Ast::Update(s) => update::describe(run, s, hints).await?,
             Ast::Delete(s) => delete::describe(run, s, hints).await?,
             Ast::Explain { .. } => none(Some(explain::schema())),
+            Ast::Fetch { name, .. } => none(Some(cursor::schema(run, name)?)),
+            Ast::Execute { name, .. } => none(prepare::named(run, name.as_ref())?.schema),
             Ast::ShowVariable { variable } => none(Some(show::schema(variable))),
             _ => none(None),
         },
@@ -329,6 +363,12 @@ fn native_command(native: &Ast) -> &'static str {
         Ast::StartTransaction { .. } => "BEGIN",
         Ast::Commit { .. } => "COMMIT",
         Ast::Rollback { .. } => "ROLLBACK",
+        Ast::Declare { .. } => "DECLARE CURSOR",
+        Ast::Fetch { .. } => "FETCH",
+        Ast::Close { .. } => "CLOSE CURSOR",
+        Ast::Prepare { .. } => "PREPARE",
+        Ast::Execute { .. } => "EXECUTE",
+        Ast::Deallocate { .. } => "DEALLOCATE",
         _ => "UNSUPPORTED",
     }
 }
@@ -353,6 +393,11 @@ pub fn writes(statement: &Statement) -> bool {
                     | "BEGIN"
                     | "COMMIT"
                     | "ROLLBACK"
+                    | "DECLARE CURSOR"
+                    | "FETCH"
+                    | "CLOSE CURSOR"
+                    | "PREPARE"
+                    | "DEALLOCATE"
             ),
         },
         Kind::CreateTable(_)

@@ -3,10 +3,12 @@
 //!
 //! | module | what lies there |
 //! |---|---|
+//! | [`cursors`] | cursors and statements prepared in SQL |
 //! | [`settings`] | what SET and SHOW know |
 //! | [`transaction`] | what a transaction block means |
 //! | `trace` | a statement's audit row |
 
+pub mod cursors;
 pub mod settings;
 mod trace;
 pub mod transaction;
@@ -29,6 +31,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::exec::{self, Outcome, Run};
 use crate::governance::privileges;
 use crate::{ml, system};
+use cursors::Named;
 use settings::Settings;
 use trace::Trace;
 use transaction::Transaction;
@@ -107,6 +110,7 @@ struct Inner {
     session_role: String,
     settings: Settings,
     transaction: Transaction,
+    named: Named,
 }
 
 impl Session {
@@ -133,6 +137,7 @@ impl Session {
                 session_role: role.to_owned(),
                 settings: Settings::new(role),
                 transaction: Transaction::default(),
+                named: Named::default(),
             }),
             running: Mutex::new(engine.stop.child_token()),
         }))
@@ -295,6 +300,11 @@ impl Session {
     /// The transaction, for the statements that change it.
     pub(crate) fn with_transaction<T>(&self, change: impl FnOnce(&mut Transaction) -> T) -> T {
         change(&mut self.inner().transaction)
+    }
+
+    /// The cursors and prepared statements, for the statements that use them.
+    pub(crate) fn with_named<T>(&self, change: impl FnOnce(&mut Named) -> T) -> T {
+        change(&mut self.inner().named)
     }
 
     /// `SET ROLE`: names resolve for that role from now on; `None` goes back to the one that logged in.

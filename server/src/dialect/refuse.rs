@@ -47,10 +47,6 @@ const LATER: [(&[&str], &str); 15] = [
         &["ALTER", "MATERIALIZED", "VIEW"],
         "use CREATE OR REPLACE MATERIALIZED VIEW",
     ),
-    (
-        &["DECLARE"],
-        "ask for a limited number of rows per Execute, or stream over Flight",
-    ),
     (&["SAVEPOINT"], "statements commit by themselves"),
     (&["RELEASE"], "statements commit by themselves"),
 ];

@@ -60,7 +60,7 @@ impl Engine {
             ),
             sessions: Sessions::default(),
             stop: CancellationToken::new(),
-            catalog: ArcSwap::new(snapshot),
+            catalog: Arc::new(ArcSwap::new(snapshot)),
             ddl: tokio::sync::Mutex::new(()),
             background: Mutex::default(),
             generated_password: Mutex::new(generated),

@@ -155,9 +155,14 @@ pub fn run_physical(
         Ok(())
     };
     apart.spawn_on(work, run.scope.engine.query_threads());
+    guarded(run, apart.build())
+}
+
+/// The same rows, ending with 57014 when the statement is cancelled or past its deadline.
+pub fn guarded(run: &Run, stream: SendableRecordBatchStream) -> SendableRecordBatchStream {
     Box::pin(
         Guarded {
-            stream: Some(apart.build()),
+            stream: Some(stream),
             cancel: Box::pin(run.cancel.clone().cancelled_owned()),
             deadline: run
                 .deadline

@@ -105,12 +105,16 @@ pub(super) fn reset(run: &Run, statement: &ResetStatement) -> Result<Outcome> {
     Outcome::command("RESET")
 }
 
-/// `DISCARD ALL` and its parts; prepared statements are the door's.
+/// `DISCARD ALL` and its parts; statements prepared in the protocol are the door's.
 pub(super) fn discard(run: &Run, object: &DiscardObject) -> Result<Outcome> {
     let session = run.session()?;
     if matches!(object, DiscardObject::ALL) {
         session.with_settings(|s| s.reset_all());
         session.set_role(None)?;
+        session.with_named(|named| {
+            named.close_all();
+            named.deallocate_all();
+        });
     }
     Outcome::command(format!("DISCARD {object}"))
 }

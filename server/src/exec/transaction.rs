@@ -33,11 +33,13 @@ pub(super) fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
                 "COMMIT AND CHAIN",
                 "use COMMIT and BEGIN",
             )?;
+            session.with_named(|named| named.end_transaction());
             Outcome::command(session.with_transaction(|t| t.commit()))
         }
         Ast::Rollback { chain, savepoint } => {
             clause(*chain, "ROLLBACK AND CHAIN", "use ROLLBACK and BEGIN")?;
             clause(savepoint.is_some(), "ROLLBACK TO SAVEPOINT", "use ROLLBACK")?;
+            session.with_named(|named| named.end_transaction());
             session.with_transaction(|t| t.rollback())?;
             Outcome::command("ROLLBACK")
         }

@@ -99,7 +99,9 @@ fn texts(object: Option<&Value>) -> BTreeMap<String, String> {
     let Some(Value::Object(map)) = object else {
         return BTreeMap::new();
     };
+    // a table's whole schema and protocol are no parameters that a reader looks for
     map.iter()
+        .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "protocol"))
         .map(|(key, value)| {
             let text = match value {
                 Value::String(text) => text.clone(),

@@ -18,7 +18,7 @@ use super::connection::Connection;
 use super::message::Body;
 use super::wire::{Broken, Wire};
 use super::{Authenticator, Options, auth, reply};
-use crate::error::SqlState;
+use crate::error::{Error, SqlState};
 use crate::protocol::calls::SessionCalls;
 
 /// Largest message before the login is done.
@@ -176,6 +176,16 @@ async fn negotiate(door: &Door, mut wire: Wire) -> Option<(Wire, Bytes)> {
                     door.registry.cancel(pid, &packet);
                 }
                 return None; // closed without an answer
+            }
+            (_, Some(_)) if !encrypted => {
+                let refusal = Error::refused(
+                    SqlState::INVALID_AUTHORIZATION,
+                    "this server takes encrypted connections only",
+                )
+                .with_hint("connect with sslmode=require or stricter");
+                reply::error(&mut wire.out, "FATAL", &refusal.report());
+                wire.close().await;
+                return None;
             }
             _ => return Some((wire, packet)),
         }
