@@ -8,11 +8,11 @@
 //! |---|---|
 //! | [`artifact`] | what is stored of a trained model |
 //! | [`encode`] | columns → numbers, the same way in training and scoring |
-//! | [`train`] | options, validation, hold-out split |
+//! | [`mod@train`] | options, validation, hold-out split |
 //! | [`logistic`], [`kmeans`] | the algorithms |
 //! | [`metrics`] | what is reported about a classifier |
 //! | [`score`] | a model over Arrow columns |
-//! | [`functions`] | `predict`, `predict_proba`, `cluster_of` |
+//! | [`mod@functions`] | `predict`, `predict_proba`, `cluster_of` |
 //! | [`relations`] | `ml_evaluate`, `ml_weights` in `FROM` |
 
 pub mod artifact;

@@ -9,11 +9,11 @@
 //! |---|---|
 //! | [`analysis`] | which queries can be kept, how, and why not |
 //! | [`state`] | the stored columns, format [`STATE_FORMAT`] |
-//! | [`source`] | the source at a range of positions |
+//! | `source` | the source at a range of positions |
 //! | [`merge`] | the plan node that merges states, and its planner |
 //! | [`read`] | a view's query over stored and new rows |
 //! | [`refresh`] | storing new state, folding runs, the background refresher |
-//! | [`explain`] | `EXPLAIN [CREATE] MATERIALIZED VIEW` |
+//! | [`mod@explain`] | `EXPLAIN [CREATE] MATERIALIZED VIEW` |
 
 pub mod analysis;
 pub mod explain;

@@ -13,7 +13,7 @@ use super::words::next_words_are;
 use crate::error::{Error, Result};
 
 /// Statements of the language that are not there yet, by their first words, with what to use instead.
-const LATER: [(&[&str], &str); 15] = [
+const LATER: [(&[&str], &str); 14] = [
     (
         &["OPTIMIZE"],
         "files are written large enough for now; nothing has to be done",

@@ -71,7 +71,7 @@ pub fn accepted_schema(relation: &Relation) -> SchemaRef {
 /// a later read must contain to see them.
 ///
 /// # Errors
-/// 42501 without INSERT; what [`Intake::apply`] and the log report.
+/// 42501 without INSERT; what `Intake::apply` and the log report.
 pub async fn store(
     scope: &Arc<Scope>,
     schema: &str,
@@ -94,7 +94,7 @@ pub async fn store(
     append(scope, relation, rows).await
 }
 
-/// Stores rows that passed the table's [`Intake`].
+/// Stores rows that passed the table's `Intake`.
 pub async fn append(
     scope: &Scope,
     relation: &Relation,
