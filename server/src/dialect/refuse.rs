@@ -45,7 +45,7 @@ const LATER: [(&[&str], &str); 15] = [
     ),
     (
         &["ALTER", "MATERIALIZED", "VIEW"],
-        "use CREATE OR REPLACE MATERIALIZED VIEW",
+        "SET (option = value) can be altered; for the rest use CREATE OR REPLACE MATERIALIZED VIEW",
     ),
     (
         &["DECLARE"],
