@@ -49,6 +49,11 @@ pub fn install(mut builder: SessionStateBuilder) -> SessionStateBuilder {
         .with_analyzer_rule(Arc::new(casts::Casts))
 }
 
+/// The functions that casts from and to text become. They change with the time zone, nothing else.
+pub fn is_text_conversion(function: &str) -> bool {
+    text::NAMES.contains(&function)
+}
+
 /// Gives literals and arithmetic of a plan PostgreSQL's types. To be called on every plan once its
 /// parameters are in; a second call changes nothing.
 ///

@@ -46,7 +46,8 @@ use url::Url;
 use crate::error::{Error, Result, SqlState};
 use crate::lake;
 pub use crate::lake::crash::CRASH_POINTS;
-use committer::Owned;
+pub use committer::StateChange;
+use committer::{Owned, StateApps};
 use core::Core;
 use head::{DbHead, Lsn, TableHead, ViewHead};
 pub use lock::DirLock;
@@ -120,8 +121,10 @@ pub struct ViewSpec {
     pub schema: SchemaRef,
     /// Partition columns of the state.
     pub partition_by: Vec<String>,
-    /// The streaming table it reads.
+    /// The table whose name the state's position goes by.
     pub source: Oid,
+    /// Every table it is made from.
+    pub sources: Vec<Oid>,
     /// Where the state lies.
     pub root: Url,
 }
@@ -351,8 +354,8 @@ impl Stream {
     /// Takes in a view's state table that is there.
     pub async fn open_view(&self, spec: ViewSpec) -> Result<()> {
         let state = lake::open(&spec.root, lake::At::Latest).await?;
-        let app = state_app(spec.oid, spec.source);
-        let durable = state.txn_version(&app).await?.map_or(Lsn::default(), Lsn);
+        let apps = StateApps::new(spec.oid, spec.source, &spec.sources);
+        let view = apps.read(state).await?;
         self.own(Owned {
             oid: spec.oid,
             name: spec.name,
@@ -360,8 +363,7 @@ impl Stream {
             flush_interval: self.options.flush_interval,
             lock: Arc::default(),
         });
-        let state = Arc::new(state);
-        self.publish_view(spec.oid, ViewHead { state, durable });
+        self.publish_view(spec.oid, view);
         Ok(())
     }
 
@@ -370,48 +372,22 @@ impl Stream {
         self.core.put_view(oid, view);
     }
 
-    /// Adds batches to a view's state, good for source rows up to `durable`, and publishes both
-    /// in one swap. Stating a position a second time changes nothing.
-    pub async fn commit_state(
-        &self,
-        oid: Oid,
-        source: Oid,
-        batches: Vec<RecordBatch>,
-        durable: Lsn,
-    ) -> Result<()> {
-        self.write_state(oid, source, batches, durable, false).await
-    }
-
-    /// Puts batches in the place of a view's whole state (a full refresh, a merge of runs).
-    pub async fn replace_state(
-        &self,
-        oid: Oid,
-        source: Oid,
-        batches: Vec<RecordBatch>,
-        durable: Lsn,
-    ) -> Result<()> {
-        self.write_state(oid, source, batches, durable, true).await
-    }
-
-    async fn write_state(
-        &self,
-        oid: Oid,
-        source: Oid,
-        batches: Vec<RecordBatch>,
-        durable: Lsn,
-        replace: bool,
-    ) -> Result<()> {
+    /// Adds a run to a view's state or puts one in the place of all, with the position it is good for,
+    /// and publishes both in one swap. A change that was computed over another state than the one
+    /// that is there changes nothing.
+    pub async fn commit_state(&self, oid: Oid, change: StateChange) -> Result<()> {
         let view = self.owned(oid)?;
-        if durable > self.head().visible {
+        if change.durable > self.head().visible {
             return Err(Error::Internal(format!(
                 "state of \"{}\" is ahead of the log",
                 view.name
             )));
         }
         let core = Arc::clone(&self.core);
-        let app = state_app(oid, source);
-        let work = committer::commit_state(core, view, app, batches, durable, replace);
-        self.core.compute.run(work).await
+        self.core
+            .compute
+            .run(committer::commit_state(core, view, change))
+            .await
     }
 
     /// Stops the flusher, flushes what is in the tails and ends the log's thread, each within its
@@ -514,7 +490,9 @@ fn part(table: &TableHead, batches: Vec<RecordBatch>) -> Result<Part> {
     })
 }
 
-/// The application id of a view's state: the position of each source is a `txn` of its own.
-fn state_app(view: Oid, source: Oid) -> String {
-    format!("mv/{view}/{source}")
+/// The `txn` to commit a change of a table's stored rows with: views made from the rows of before see
+/// by it that they are of before. To be asked inside [`Stream::exclusive`].
+pub async fn next_change(lake: &lake::LakeSnapshot, oid: Oid) -> Result<(String, i64)> {
+    let done = committer::changes_of(lake, oid).await?;
+    Ok((committer::changes_app(oid), done + 1))
 }

@@ -22,7 +22,7 @@ pub mod window;
 pub use docs::{FunctionDoc, functions_markdown};
 pub use error::{FunctionError, Kind};
 pub use scalar::hash_token::SecretKeys;
-pub use window::session_window::analyzer_rule;
+pub use window::session_window::{PlannedSessions, analyzer_rule, planned_sessions};
 
 /// Registers every function of this package. `keys` is where `hash_token` finds its secrets.
 ///

@@ -7,7 +7,7 @@ use datafusion::logical_expr::ScalarUDF;
 pub mod hash_token;
 pub mod mask_email;
 
-use crate::window::session_window;
+use crate::window::{hop_window, session_window};
 
 /// Every scalar function.
 pub fn functions(keys: &Arc<dyn hash_token::SecretKeys>) -> Vec<Arc<ScalarUDF>> {
@@ -16,6 +16,7 @@ pub fn functions(keys: &Arc<dyn hash_token::SecretKeys>) -> Vec<Arc<ScalarUDF>> 
             keys,
         )))),
         Arc::new(ScalarUDF::from(mask_email::MaskEmail::default())),
+        Arc::new(ScalarUDF::from(hop_window::HopWindow::default())),
         Arc::new(ScalarUDF::from(session_window::SessionWindow::default())),
     ]
 }

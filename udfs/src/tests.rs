@@ -90,6 +90,7 @@ fn every_function_is_documented() {
     let page = functions_markdown(Vec::new());
     for name in [
         "hash_token",
+        "hop_window",
         "mask_email",
         "session_id",
         "session_window",

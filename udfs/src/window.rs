@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use datafusion::logical_expr::WindowUDF;
 
+pub mod hop_window;
 pub mod session_id;
 pub mod session_window;
 

@@ -28,6 +28,14 @@ pub enum Strategy {
     Append,
     /// Partial aggregate states are kept and merged at read.
     Agg,
+    /// As `Agg`, one level below: keyed by the distinct values too, counted at read.
+    Agg2,
+    /// Partial states of sessions are kept; a read joins sessions that touch.
+    Session,
+    /// The first rows of each key are kept.
+    Top,
+    /// The result is kept and made anew.
+    Full,
 }
 
 /// One column of a relation.
@@ -56,8 +64,17 @@ pub struct MaterializedView {
     pub codes: Vec<String>,
     /// Version of the encoding of its state.
     pub state_format: i32,
-    /// The streaming table it reads.
+    /// The table by whose name the state keeps its position.
     pub source: Oid,
+    /// Every table the state is made from.
+    #[serde(default)]
+    pub sources: Vec<Oid>,
+    /// Schema that unqualified names of the query mean; that of its maker.
+    #[serde(default)]
+    pub schema: Option<String>,
+    /// Time zone the query is read in; that of its maker.
+    #[serde(default)]
+    pub time_zone: Option<String>,
 }
 
 /// A named set of rows.

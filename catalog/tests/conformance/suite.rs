@@ -202,6 +202,9 @@ async fn values_read_back(store: Arc<dyn Store>) {
         codes: vec!["AGG_OK".to_owned()],
         state_format: 1,
         source,
+        sources: vec![source],
+        schema: Some("public".to_owned()),
+        time_zone: Some("UTC".to_owned()),
     });
     let churn = Model {
         oid: model,

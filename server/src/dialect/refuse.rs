@@ -45,7 +45,7 @@ const LATER: [(&[&str], &str); 14] = [
     ),
     (
         &["ALTER", "MATERIALIZED", "VIEW"],
-        "use CREATE OR REPLACE MATERIALIZED VIEW",
+        "SET (option = value) can be altered; for the rest use CREATE OR REPLACE MATERIALIZED VIEW",
     ),
     (&["SAVEPOINT"], "statements commit by themselves"),
     (&["RELEASE"], "statements commit by themselves"),

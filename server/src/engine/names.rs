@@ -206,9 +206,9 @@ pub fn parse_time(text: &str) -> Result<i64> {
 /// under the view's names; a materialized view reads its state and what came after.
 pub async fn view_plan(scope: &Arc<Scope>, relation: &Relation) -> Result<LogicalPlan> {
     let (_, plan) = defining_plan(scope, relation).await?;
-    let plan = match scope.head.views.get(&relation.oid) {
-        Some(head) if relation.kind == RelationKind::MaterializedView => {
-            views::read_plan(&relation.name, relation.oid, plan, head)?
+    let plan = match views::Kept::of(relation)? {
+        Some(kept) if !scope.inlines_views => {
+            views::read_plan(&relation.name, &kept, plan, &scope.head)?
         }
         _ => plan,
     };
@@ -236,7 +236,7 @@ pub async fn defining_plan(
         )));
     };
     let query = bound(dialect::parse_query(text)?)?;
-    let scope = Arc::new(scope.definer(relation.owner)?);
+    let scope = Arc::new(scope.of_view(relation)?);
     scope.plan(&query).await
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use catalog::{Change, MaterializedView, Oid, Relation, RelationKind, Snapshot, Store};
+use catalog::{Change, Relation, RelationKind, Snapshot, Store};
 use datafusion::catalog::Session;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
@@ -31,8 +31,8 @@ use crate::governance::scram;
 use crate::stream::{DirLock, Stream, StreamOptions, TableSpec, ViewSpec};
 use crate::tasks::{self, AbortOnDrop};
 use crate::types;
-use crate::views::Refresher;
 use crate::views::refresh::Pace;
+use crate::views::{Kept, Refresher};
 
 /// The superuser.
 pub const ADMIN: &str = "weir";
@@ -234,21 +234,22 @@ async fn open_stream(config: &Config, snapshot: &Snapshot) -> Result<Arc<Stream>
         .collect::<Result<Vec<_>>>()?;
     let stream = Stream::open(options, tables).await?;
     for relation in &snapshot.relations {
-        if let Some(view) = &relation.materialized {
-            stream.open_view(view_spec(relation, view)?).await?;
+        if let Some(view) = Kept::of(relation)? {
+            stream.open_view(view_spec(relation, &view)?).await?;
         }
     }
     Ok(stream)
 }
 
 /// The state of a materialized view as the log takes it in.
-fn view_spec(relation: &Relation, view: &MaterializedView) -> Result<ViewSpec> {
+fn view_spec(relation: &Relation, view: &Kept) -> Result<ViewSpec> {
     Ok(ViewSpec {
         oid: relation.oid,
         name: relation.name.clone(),
         schema: Arc::new(arrow::datatypes::Schema::empty()),
         partition_by: Vec::new(),
-        source: Oid(view.source.0),
+        source: view.source,
+        sources: view.sources.clone(),
         root: location(relation)?,
     })
 }

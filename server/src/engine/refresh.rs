@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Weak};
 
-use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use catalog::{Oid, Relation};
 
@@ -10,8 +9,9 @@ use super::Engine;
 use super::names::defining_plan;
 use super::scope::{Caller, Scope};
 use crate::error::{Error, Result};
-use crate::stream::head::{DbHead, Lsn};
-use crate::views::{Host, Planned};
+use crate::stream::StateChange;
+use crate::stream::head::DbHead;
+use crate::views::{Host, Kept, Planned};
 
 /// The engine, held loosely: it owns the refresher.
 #[derive(Debug)]
@@ -39,16 +39,19 @@ impl Host for EngineHost {
             .unwrap_or_default()
     }
 
-    fn views(&self) -> Vec<(Oid, Oid)> {
+    fn views(&self) -> Vec<Kept> {
         let Some(engine) = self.0.upgrade() else {
             return Vec::new();
         };
         let catalog = engine.catalog();
-        catalog
-            .relations
-            .iter()
-            .filter_map(|r| Some((r.oid, r.materialized.as_ref()?.source)))
-            .collect()
+        // options were checked when they were given
+        let kept = catalog.relations.iter().map(Kept::of);
+        kept.filter_map(|kept| kept.ok().flatten()).collect()
+    }
+
+    fn kept(&self, view: Oid) -> Option<Kept> {
+        let catalog = self.0.upgrade()?.catalog();
+        Kept::of(catalog.relation_by_oid(view)?).ok().flatten()
     }
 
     async fn plan(&self, view: Oid, head: &Arc<DbHead>) -> Result<Planned> {
@@ -64,30 +67,8 @@ impl Host for EngineHost {
         })
     }
 
-    async fn commit_state(
-        &self,
-        view: Oid,
-        source: Oid,
-        batches: Vec<RecordBatch>,
-        durable: Lsn,
-    ) -> Result<()> {
-        self.engine()?
-            .stream
-            .commit_state(view, source, batches, durable)
-            .await
-    }
-
-    async fn replace_state(
-        &self,
-        view: Oid,
-        source: Oid,
-        batches: Vec<RecordBatch>,
-        durable: Lsn,
-    ) -> Result<()> {
-        self.engine()?
-            .stream
-            .replace_state(view, source, batches, durable)
-            .await
+    async fn commit_state(&self, view: Oid, change: StateChange) -> Result<()> {
+        self.engine()?.stream.commit_state(view, change).await
     }
 }
 

@@ -59,6 +59,7 @@ impl WeirTable {
             schema: Arc::new(Schema::new(visible.cloned().collect::<Vec<_>>())),
             lake: snapshot,
             flushed: Lsn::default(),
+            changes: 0,
             tail: Vec::new(),
         };
         Self::new(Arc::new(head), false)

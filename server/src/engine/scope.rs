@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use catalog::{ObjectKind, Oid, Privilege, Snapshot};
+use catalog::{MaterializedView, ObjectKind, Oid, Privilege, Relation, Snapshot, Strategy};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::functions::datetime::now::NowFunc;
@@ -64,6 +64,9 @@ pub struct Scope {
     pub sources: HashMap<(String, String), Arc<dyn TableProvider>>,
     /// Streaming tables show `_lsn`: the statement names it.
     pub shows_lsn: bool,
+    /// Materialized views stand for their queries, not for their state: for views over views, whose own
+    /// state is made from the tables below.
+    pub inlines_views: bool,
     /// How many views deep planning is.
     depth: usize,
     touched: Arc<Mutex<BTreeSet<Oid>>>,
@@ -106,6 +109,7 @@ impl Scope {
             targets: HashMap::new(),
             sources: HashMap::new(),
             shows_lsn: false,
+            inlines_views: false,
             depth: 0,
             touched: Arc::default(),
         }
@@ -135,6 +139,7 @@ impl Scope {
             targets: HashMap::new(),
             sources: HashMap::new(),
             shows_lsn: false,
+            inlines_views: self.inlines_views,
             depth: self.depth + 1,
             touched: Arc::clone(&self.touched),
         })
@@ -156,6 +161,37 @@ impl Scope {
         })
     }
 
+    /// The same cut and caller, where materialized views stand for their queries.
+    pub fn inlining_views(&self) -> Arc<Self> {
+        Arc::new(Self {
+            inlines_views: true,
+            ..self.same()
+        })
+    }
+
+    /// The same cut and role, with names and times meant as by the maker of a materialized view: what
+    /// its state holds must not depend on who reads it.
+    fn as_made(mut self, view: &MaterializedView) -> Self {
+        if let Some(schema) = &view.schema {
+            self.caller.schema.clone_from(schema);
+            self.caller.search_path = vec![schema.clone()];
+        }
+        if let Some(zone) = &view.time_zone {
+            self.caller.time_zone.clone_from(zone);
+        }
+        self.inlines_views |= view.strategy != Strategy::Full;
+        self
+    }
+
+    /// The scope that a view's own query is planned in.
+    pub fn of_view(&self, view: &Relation) -> Result<Self> {
+        let scope = self.definer(view.owner)?;
+        Ok(match &view.materialized {
+            Some(materialized) => scope.as_made(materialized),
+            None => scope,
+        })
+    }
+
     /// The same cut and caller, where a relation takes another privilege than SELECT.
     pub fn writing(&self, relation: Oid, privilege: Privilege) -> Arc<Self> {
         Arc::new(Self {
@@ -173,6 +209,7 @@ impl Scope {
             targets: HashMap::new(),
             sources: HashMap::new(),
             shows_lsn: false,
+            inlines_views: self.inlines_views,
             depth: self.depth,
             touched: Arc::clone(&self.touched),
         }

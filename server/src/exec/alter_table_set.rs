@@ -1,7 +1,9 @@
-//! `ALTER TABLE t SET (flush_interval = '…')`.
+//! `ALTER TABLE t SET (flush_interval = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
 //!
 //! `event_time` and the other options decide what is stored, so they are set when a table is made;
 //! `flush_interval` only decides when.
+
+mod materialized_view;
 
 use catalog::{Change, RelationKind};
 
@@ -14,7 +16,11 @@ use crate::governance::privileges;
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
     let scope = &run.scope;
-    let oid = relations::find(scope, &s.name)?.oid;
+    let found = relations::find(scope, &s.name)?;
+    if found.kind == RelationKind::MaterializedView {
+        return materialized_view::execute(run, found, &s.options).await;
+    }
+    let oid = found.oid;
     let engine = &scope.engine;
     let _ddl = engine.ddl().await;
     let catalog = engine.catalog();

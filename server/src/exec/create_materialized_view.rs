@@ -1,6 +1,7 @@
 //! `CREATE [OR REPLACE] MATERIALIZED VIEW`: analyzed first, so a query that cannot be kept exactly is
 //! refused before anything is made; then the state's storage, the catalog and the first refresh.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use catalog::{Change, MaterializedView, ObjectKind, Relation, RelationKind, Snapshot};
@@ -11,17 +12,17 @@ use crate::dialect::CreateMaterializedView;
 use crate::dialect::refuse::clause;
 use crate::engine::Engine;
 use crate::engine::open::location;
-use crate::engine::scope::bound;
-use crate::error::{Error, Result, SqlState};
+use crate::engine::scope::{Scope, bound};
+use crate::error::{Error, Result};
 use crate::governance::privileges;
 use crate::stream::ViewSpec;
-use crate::views;
+use crate::views::{self, Kept, Options};
 
 const TAG: &str = "CREATE MATERIALIZED VIEW";
 
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &CreateMaterializedView) -> Result<Outcome> {
-    check_options(s)?;
+    let options = options(s)?;
     let place = relations::place(&run.scope, &s.name)?;
     if let Some(there) = place.occupant(&run.scope.catalog) {
         match (s.or_replace, s.if_not_exists) {
@@ -35,16 +36,21 @@ pub(super) async fn execute(run: &Run, s: &CreateMaterializedView) -> Result<Out
     let (_, plan) = run.scope.plan(&query).await?;
     relations::no_parameters(&plan, "materialized view")?;
     let columns = relations::query_columns(&query, plan.schema(), &s.columns)?;
-    let analysis = views::analyze(&place.name, &plan)?;
+    let kept = run.scope.inlining_views().plan(&query).await?.1;
+    let analysis = views::analyze(&place.name, &kept, &options)?;
     let mut view = place.relation(RelationKind::MaterializedView, columns);
     view.query = Some(s.query_text.clone());
     view.depends_on = relations::named_relations(&run.scope, &query)?;
+    check_children(&run.scope, &view)?;
     view.options = s.options.clone();
     view.materialized = Some(MaterializedView {
         strategy: analysis.strategy,
         codes: analysis.codes.clone(),
         state_format: views::STATE_FORMAT,
         source: analysis.source,
+        sources: analysis.sources.clone(),
+        schema: Some(run.scope.caller.schema.clone()),
+        time_zone: Some(run.scope.caller.time_zone.clone()),
     });
 
     let (scope, or_replace, if_not_exists) =
@@ -93,9 +99,9 @@ async fn make_storage(
     view: &mut Relation,
     schema: arrow::datatypes::SchemaRef,
 ) -> Result<()> {
-    let Some(source) = view.materialized.as_ref().map(|m| m.source) else {
+    let Some(kept) = Kept::of(view)? else {
         return Err(Error::Internal(
-            "a materialized view without a source".to_owned(),
+            "a materialized view that is none".to_owned(),
         ));
     };
     view.oid = engine.allocate_oid().await?;
@@ -106,7 +112,8 @@ async fn make_storage(
         name: view.name.clone(),
         schema,
         partition_by: Vec::new(),
-        source,
+        source: kept.source,
+        sources: kept.sources,
         root: location(view)?,
     };
     engine.stream.create_view(spec).await
@@ -115,10 +122,7 @@ async fn make_storage(
 /// Stores what the source holds now. A query that fails over these rows makes no view: the error
 /// belongs to the statement. When the client leaves meanwhile, the background refresher goes on.
 async fn first_refresh(engine: &Arc<Engine>, view: &Relation) -> Result<()> {
-    let Some(kept) = &view.materialized else {
-        return Ok(());
-    };
-    let Err(failed) = engine.refresher.refresh(view.oid, kept.source).await else {
+    let Err(failed) = engine.refresher.refresh(view.oid).await else {
         return Ok(());
     };
     let (engine, oid) = (Arc::clone(engine), view.oid);
@@ -150,41 +154,41 @@ fn replaceable(catalog: &Snapshot, role: &str, there: &Relation) -> Result<()> {
     }
 }
 
-/// Accepts the options whose meaning is honoured.
-pub(super) fn check_options(s: &CreateMaterializedView) -> Result<()> {
-    const KNOWN: &str = "the options are refresh = 'auto', 'incremental' or 'strict', and \
-                         on_source_change = 'fail'";
+/// The statement's options.
+pub(super) fn options(s: &CreateMaterializedView) -> Result<Options> {
     clause(
         s.or_replace && s.if_not_exists,
         "OR REPLACE with IF NOT EXISTS",
         "use one of them",
     )?;
-    for (key, value) in &s.options {
-        let folded = value.to_lowercase();
-        let (there, later): (&[&str], &[&str]) = match key.as_str() {
-            "refresh" => (&["auto", "incremental", "strict"], &["full"]),
-            "on_source_change" => (&["fail"], &["ignore", "recompute"]),
-            "schedule" | "retention" => {
-                return Err(Error::unsupported(
-                    format!("option \"{key}\" is not supported"),
-                    KNOWN,
-                ));
-            }
-            _ => {
-                let message = format!("unrecognized option \"{key}\"");
-                let e = Error::refused(SqlState::INVALID_PARAMETER_VALUE, message);
-                return Err(e.with_hint(KNOWN));
-            }
-        };
-        if there.contains(&folded.as_str()) {
+    Options::parse(&s.options)
+}
+
+/// A view over materialized views keeps what their queries give, so theirs must be exact at each cut.
+fn check_children(scope: &Scope, view: &Relation) -> Result<()> {
+    let mut open = view.depends_on.clone();
+    let mut seen = BTreeSet::new();
+    while let Some(oid) = open.pop() {
+        let Some(relation) = scope
+            .catalog
+            .relation_by_oid(oid)
+            .filter(|_| seen.insert(oid))
+        else {
             continue;
-        }
-        let message = format!("{key} = '{value}' is not supported");
-        let state = match later.contains(&folded.as_str()) {
-            true => SqlState::FEATURE_NOT_SUPPORTED,
-            false => SqlState::INVALID_PARAMETER_VALUE,
         };
-        return Err(Error::refused(state, message).with_hint(KNOWN));
+        open.extend(&relation.depends_on);
+        let Some(child) = Kept::of(relation)? else {
+            continue;
+        };
+        if !child.is_exact() {
+            return Err(Error::unsupported(
+                format!(
+                    "materialized view \"{}\" cannot be kept over \"{}\"",
+                    view.name, relation.name
+                ),
+                "read the tables below it, or give it neither a schedule nor on_source_change = 'ignore'",
+            ));
+        }
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ pub(super) async fn execute(run: &Run, delete: &Delete) -> Result<Outcome> {
         Privilege::Delete,
     )?;
     run.scope.touch(relation.oid);
-    rewrite::check_views(&run.scope, relation)?;
+    let views = rewrite::check_views(&run.scope, relation)?;
     let streaming = relation.kind == RelationKind::StreamingTable;
     let parts = match &delete.selection {
         None => Vec::new(),
@@ -41,7 +41,7 @@ pub(super) async fn execute(run: &Run, delete: &Delete) -> Result<Outcome> {
         must_be_zero: Vec::new(),
         sources: HashMap::new(),
     };
-    let gone = rewrite::apply(run, relation, change).await?.deleted;
+    let gone = rewrite::apply(run, relation, change, views).await?.deleted;
     run.session()?.with_transaction(|t| t.note_write("DELETE"));
     Ok(Outcome::Command {
         tag: format!("DELETE {gone}"),

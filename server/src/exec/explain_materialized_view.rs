@@ -14,20 +14,25 @@ use crate::views;
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &ExplainMaterializedView) -> Result<Outcome> {
     let scope = &run.scope;
-    let plan = match &s.create {
+    let (plan, options, there) = match &s.create {
         Some(create) => {
-            create_materialized_view::check_options(create)?;
+            let options = create_materialized_view::options(create)?;
             let query = bound((*create.query).clone())?;
-            scope.plan(&query).await?.1
+            (scope.inlining_views().plan(&query).await?.1, options, None)
         }
         None => {
-            let (view, _) = relations::find_materialized(scope, &s.name)?;
+            let (view, kept) = relations::find_materialized(scope, &s.name)?;
             let role = &scope.caller.role;
             privileges::check_relation(&scope.catalog, role, view, Privilege::Select)?;
             scope.touch(view.oid);
-            defining_plan(scope, view).await?.1
+            let plan = defining_plan(&scope.inlining_views(), view).await?.1;
+            (plan, kept.options, Some(kept))
         }
     };
-    let examination = views::examine(&plan)?;
-    Ok(rows::of_batch("EXPLAIN", views::explain(&examination)?))
+    let examination = views::examine(&plan, &options)?;
+    let there = there.as_ref().map(|kept| (kept, &*scope.head));
+    Ok(rows::of_batch(
+        "EXPLAIN",
+        views::explain(&examination, there)?,
+    ))
 }

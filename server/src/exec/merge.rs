@@ -36,10 +36,10 @@ pub(super) async fn execute(run: &Run, merge: &Merge) -> Result<Outcome> {
     let (relation, table) = target(run, &merge.table)?;
     check_rights(run, relation, &merge.clauses)?;
     run.scope.touch(relation.oid);
-    rewrite::check_views(&run.scope, relation)?;
+    let views = rewrite::check_views(&run.scope, relation)?;
     let merging = Merging::new(run, relation, table, merge).await?;
     let change = merging.change(&merge.clauses)?;
-    let counted = rewrite::apply(run, relation, change).await?;
+    let counted = rewrite::apply(run, relation, change, views).await?;
     let rows = counted.updated + counted.inserted + counted.deleted;
     run.session()?.with_transaction(|t| t.note_write("MERGE"));
     Ok(Outcome::Command {

@@ -1,5 +1,5 @@
 //! `REFRESH MATERIALIZED VIEW v [FULL]`: stores what the source holds beyond the state, or makes the
-//! whole state anew. Reads are exact before and after: this only moves work.
+//! whole state anew. Reads of a view without a schedule are exact before and after: this only moves work.
 
 use super::{Outcome, Run, relations};
 use crate::dialect::RefreshMaterializedView;
@@ -9,13 +9,13 @@ use crate::governance::privileges;
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &RefreshMaterializedView) -> Result<Outcome> {
     let scope = &run.scope;
-    let (view, source) = relations::find_materialized(scope, &s.name)?;
+    let (view, _) = relations::find_materialized(scope, &s.name)?;
     privileges::check_owner(&scope.catalog, &scope.caller.role, view)?;
     scope.touch(view.oid);
     let refresher = &scope.engine.refresher;
     match s.full {
-        true => refresher.rebuild(view.oid, source).await?,
-        false => refresher.refresh(view.oid, source).await?,
+        true => refresher.rebuild(view.oid).await?,
+        false => refresher.refresh(view.oid).await?,
     };
     relations::done(run, "REFRESH MATERIALIZED VIEW")
 }

@@ -19,6 +19,7 @@ use crate::engine::open::location;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
+use crate::views::Kept;
 use crate::{lake, system, tasks, types};
 
 /// Ends a statement that has written: notes it for the transaction block and answers with the tag.
@@ -81,17 +82,17 @@ pub(super) fn find_table<'a>(scope: &'a Scope, name: &ObjectName) -> Result<&'a 
     }
 }
 
-/// The materialized view a name means, with the table it reads.
+/// The materialized view a name means, and how it is kept.
 ///
 /// # Errors
 /// As [`find`]; 42809 for another kind.
 pub(super) fn find_materialized<'a>(
     scope: &'a Scope,
     name: &ObjectName,
-) -> Result<(&'a Relation, Oid)> {
+) -> Result<(&'a Relation, Kept)> {
     let relation = find(scope, name)?;
-    match &relation.materialized {
-        Some(view) => Ok((relation, view.source)),
+    match Kept::of(relation)? {
+        Some(kept) => Ok((relation, kept)),
         None => Err(wrong_kind(relation, "a materialized view")),
     }
 }

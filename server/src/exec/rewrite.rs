@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use arrow::array::ArrayRef;
 use arrow::datatypes::Schema;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use catalog::Relation;
+use catalog::{Oid, Relation, RelationKind};
 use datafusion::catalog::TableProvider;
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, ObjectName, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, TableAlias,
@@ -27,8 +27,9 @@ use crate::engine::scan::WeirTable;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::lake;
-use crate::stream::head::TableHead;
+use crate::stream::{self, head::TableHead};
 use crate::types::LSN;
+use crate::views::{Kept, OnSourceChange};
 
 /// What rows of the new state are: changed and new ones pass the table's constraints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,29 +69,58 @@ pub(super) struct Change {
     pub sources: HashMap<(String, String), Arc<dyn TableProvider>>,
 }
 
-/// Refuses a change of rows that materialized views have already counted.
-pub(super) fn check_views(scope: &Scope, relation: &Relation) -> Result<()> {
-    let view = scope.catalog.relations.iter().find(|r| {
-        r.materialized
-            .as_ref()
-            .is_some_and(|m| m.source == relation.oid)
-    });
-    match view {
-        None => Ok(()),
-        Some(view) => Err(Error::refused(
-            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("cannot change rows of \"{}\"", relation.name),
-        )
-        .with_detail(format!(
-            "materialized view \"{}\" has counted them (on_source_change = 'fail')",
-            view.name
-        ))
-        .with_hint("drop the view, change the rows, and create the view again")),
+/// Materialized views that have counted a table's rows.
+#[derive(Debug, Default)]
+pub(super) struct Counting {
+    /// Those that keep what they have counted.
+    ignoring: Vec<Oid>,
+    /// True when some are made anew after the change.
+    following: bool,
+}
+
+/// What a change of a table's rows means for its materialized views.
+///
+/// # Errors
+/// 55000 when one of them does not allow it.
+pub(super) fn check_views(scope: &Scope, relation: &Relation) -> Result<Counting> {
+    let mut counting = Counting::default();
+    if relation.kind != RelationKind::StreamingTable {
+        // views over ordinary tables go by the table's version
+        return Ok(counting);
     }
+    for view in &scope.catalog.relations {
+        let Some(kept) = Kept::of(view)?.filter(|k| k.sources.contains(&relation.oid)) else {
+            continue;
+        };
+        match kept.on_source_change() {
+            OnSourceChange::Ignore => counting.ignoring.push(view.oid),
+            OnSourceChange::Recompute => counting.following = true,
+            OnSourceChange::Fail => {
+                return Err(Error::refused(
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("cannot change rows of \"{}\"", relation.name),
+                )
+                .with_detail(format!(
+                    "materialized view \"{}\" has counted them (on_source_change = 'fail')",
+                    view.name
+                ))
+                .with_hint(format!(
+                    "ALTER MATERIALIZED VIEW \"{}\" SET (on_source_change = 'recompute'), or 'ignore'",
+                    view.name
+                )));
+            }
+        }
+    }
+    Ok(counting)
 }
 
 /// Makes the change; the numbers of rows it concerned.
-pub(super) async fn apply(run: &Run, relation: &Relation, change: Change) -> Result<Counted> {
+pub(super) async fn apply(
+    run: &Run,
+    relation: &Relation,
+    change: Change,
+    views: Counting,
+) -> Result<Counted> {
     let scope = &run.scope;
     let Some(head) = scope.head.tables.get(&relation.oid).cloned() else {
         return Err(Error::undefined_table(&relation.name));
@@ -102,15 +132,21 @@ pub(super) async fn apply(run: &Run, relation: &Relation, change: Change) -> Res
         .unwrap_or_default();
     let key = (schema_name, relation.name.clone());
     let intake = Intake::new(scope, relation)?;
-    scope
+    let refresher = &scope.engine.refresher;
+    let counted = scope
         .engine
         .stream
         .exclusive(relation.oid, async |table| {
+            // what such a view has not stored yet is in the table, which stands still now
+            for view in &views.ignoring {
+                Box::pin(refresher.refresh(*view)).await?;
+            }
             let snapshot = head.lake.with_table(table)?;
             let stored = TableHead {
                 lake: Arc::new(snapshot.clone()),
                 tail: Vec::new(),
                 flushed: head.flushed,
+                changes: head.changes,
                 schema: Arc::clone(&head.schema),
                 oid: head.oid,
                 streaming: head.streaming,
@@ -140,15 +176,22 @@ pub(super) async fn apply(run: &Run, relation: &Relation, change: Change) -> Res
                 .iter()
                 .map(|f| remove(&snapshot, f))
                 .collect();
+            let txn = stream::next_change(&snapshot, relation.oid).await?;
             let commit = lake::Commit {
                 adds,
                 removes,
+                txn: Some(txn),
                 ..lake::Commit::default()
             };
             let after = lake::commit(&snapshot, commit).await?;
             Ok((after.table, counted))
         })
-        .await
+        .await?;
+    if views.following {
+        // their reads are exact meanwhile: they ask the table itself
+        refresher.nudge();
+    }
+    Ok(counted)
 }
 
 #[derive(Debug, Default)]

@@ -50,13 +50,13 @@ pub(super) async fn execute(run: &Run, truncate: &Truncate) -> Result<Outcome> {
             Privilege::Truncate,
         )?;
         run.scope.touch(relation.oid);
-        rewrite::check_views(&run.scope, relation)?;
+        let views = rewrite::check_views(&run.scope, relation)?;
         let nothing = Change {
             parts: Vec::new(),
             must_be_zero: Vec::new(),
             sources: HashMap::new(),
         };
-        rewrite::apply(run, relation, nothing).await?;
+        rewrite::apply(run, relation, nothing, views).await?;
     }
     run.session()?
         .with_transaction(|t| t.note_write("TRUNCATE TABLE"));

@@ -24,7 +24,7 @@ pub(super) async fn execute(run: &Run, update: &Update) -> Result<Outcome> {
         Privilege::Update,
     )?;
     run.scope.touch(relation.oid);
-    rewrite::check_views(&run.scope, relation)?;
+    let views = rewrite::check_views(&run.scope, relation)?;
     let streaming = relation.kind == RelationKind::StreamingTable;
     let values = rewrite::assignments(relation, &update.assignments)?;
     let changed = rewrite::changed_items(relation, &table.alias, streaming, &values);
@@ -46,7 +46,7 @@ pub(super) async fn execute(run: &Run, update: &Update) -> Result<Outcome> {
         must_be_zero: Vec::new(),
         sources: HashMap::new(),
     };
-    let count = rewrite::apply(run, relation, change).await?.updated;
+    let count = rewrite::apply(run, relation, change, views).await?.updated;
     run.session()?.with_transaction(|t| t.note_write("UPDATE"));
     Ok(Outcome::Command {
         tag: format!("UPDATE {count}"),

@@ -33,6 +33,8 @@ pub struct Commit {
     pub removes: Vec<Remove>,
     /// Makes the commit happen at most once: the application and its version.
     pub txn: Option<(String, i64)>,
+    /// Further application versions, set with the commit and free to go up or down.
+    pub marks: Vec<(String, i64)>,
     /// Free entries of the commit's info.
     pub metadata: Vec<(String, Value)>,
 }
@@ -96,7 +98,7 @@ pub async fn commit(snapshot: &LakeSnapshot, commit: Commit) -> Result<LakeSnaps
     let mut properties = CommitProperties::default()
         .with_metadata(metadata)
         .with_cleanup_expired_logs(Some(false));
-    if let Some((app_id, version)) = &commit.txn {
+    for (app_id, version) in commit.txn.iter().chain(&commit.marks) {
         properties = properties.with_application_transaction(Transaction::new(app_id, *version));
     }
     let removes = commit.removes.into_iter().map(Action::Remove);

@@ -20,6 +20,9 @@ use crate::error::Error;
 use crate::types::TYPE_KEY;
 use crate::values::{self, ColumnWriter, Style, WireFormat};
 
+/// Names of the functions.
+pub(super) const NAMES: [&str; 2] = [Read::NAME, Write::NAME];
+
 /// `text::type`; the result has the field's type and tag.
 pub(super) fn read(text: Expr, to: &FieldRef) -> Expr {
     call(

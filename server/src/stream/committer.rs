@@ -3,6 +3,7 @@
 //! delta-rs loses or doubles rows when two commits of one table are planned over the same state,
 //! so every commit here is made under the table's lock over a state read inside it.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -69,6 +70,11 @@ async fn flush_locked(core: &Core, table: &Owned, ledger: &mut Ledger) -> Result
     let target = last.hi;
     crash_point("flush-before-parquet");
     let lake = captured.lake.refreshed().await?;
+    // A change may have been committed by a statement that ended before it could publish it.
+    let changes = match lake.version == captured.lake.version {
+        true => None,
+        false => Some(changes_of(&lake, table.oid).await?),
+    };
     // An earlier attempt may have landed although it reported an error.
     let stored = if ledger.uncertain || lake.version != captured.lake.version {
         let found = lake.txn_version(&Owned::wal_app(table.oid)).await?;
@@ -98,7 +104,7 @@ async fn flush_locked(core: &Core, table: &Owned, ledger: &mut Ledger) -> Result
     };
     crash_point("flush-after-commit-before-publish");
     ledger.uncertain = false;
-    core.stored(table.oid, lake, target)?;
+    core.stored(table.oid, lake, target, changes)?;
     Ok(target)
 }
 
@@ -163,7 +169,7 @@ pub(super) async fn append(
     };
     let lake = lake::commit(&lake, commit).await?;
     crash_point("append-after-commit-before-publish");
-    core.stored(table.oid, lake, Lsn::default())?;
+    core.stored(table.oid, lake, Lsn::default(), None)?;
     Ok(rows)
 }
 
@@ -180,27 +186,50 @@ where
     let before = newest(core, table).await?;
     match change(before.table.clone()).await {
         Ok((after, result)) => {
-            core.stored(table.oid, before.with_table(after)?, Lsn::default())?;
+            publish_change(core, table.oid, before.with_table(after)?).await?;
             Ok(result)
         }
         Err(e) => {
             // It may have committed before it failed.
             if let Ok(after) = before.refreshed().await {
-                core.stored(table.oid, after, Lsn::default())?;
+                publish_change(core, table.oid, after).await?;
             }
             Err(e)
         }
     }
 }
 
-/// Adds runs to a view's state, or replaces all of it, with the position they are good for.
+async fn publish_change(core: &Core, oid: Oid, lake: LakeSnapshot) -> Result<()> {
+    let changes = changes_of(&lake, oid).await?;
+    core.stored(oid, lake, Lsn::default(), Some(changes))
+}
+
+/// One change of a view's state.
+#[derive(Debug)]
+pub struct StateChange {
+    /// The streaming table whose positions it counts (any of them: there is one log).
+    pub source: Oid,
+    /// Rows of the run.
+    pub batches: Vec<RecordBatch>,
+    /// They take the place of all runs before.
+    pub replace: bool,
+    /// [`ViewHead::run`] of the state it was computed over.
+    pub base: i64,
+    /// The state is good for source rows up to here afterwards.
+    pub durable: Lsn,
+    /// Epochs of all source tables it was made from.
+    pub epochs: BTreeMap<Oid, i64>,
+    /// When it was computed, in microseconds since the Unix epoch.
+    pub at: i64,
+}
+
+/// Makes one change of a view's state. When the state is not the one that the change was computed
+/// over, because an earlier commit landed although it reported an error, what is there is published
+/// instead: the caller looks at the head and goes on from it.
 pub(super) async fn commit_state(
     core: Arc<Core>,
     view: Arc<Owned>,
-    app: String,
-    batches: Vec<RecordBatch>,
-    durable: Lsn,
-    replace: bool,
+    change: StateChange,
 ) -> Result<()> {
     let _ledger = view.locked().await?;
     let head = core.head();
@@ -209,18 +238,23 @@ pub(super) async fn commit_state(
     };
     crash_point("state-before-parquet");
     let lake = before.state.refreshed().await?;
-    let stored = lake.txn_version(&app).await?.map_or(Lsn::default(), Lsn);
-    // Replacing may restate the same position; adding to it would count rows twice.
-    if durable < stored || (durable == stored && !replace) {
-        publish_state(&core, &view, lake, stored);
+    let sources: Vec<Oid> = change.epochs.keys().copied().collect();
+    let apps = StateApps::new(view.oid, change.source, &sources);
+    let stored = match lake.version == before.state.version {
+        true => ViewHead::clone(before),
+        false => apps.read(lake.clone()).await?,
+    };
+    if stored.run != change.base {
+        core.put_view(view.oid, stored);
         return Ok(());
     }
     let schema = Arc::clone(&lake.schema);
-    let batches = batches
+    let batches = change
+        .batches
         .into_iter()
         .map(move |batch| tail::conform(&batch, &schema));
     let adds = lake::write_files(&lake, stream::iter(batches)).await?;
-    let removes = if replace {
+    let removes = if change.replace {
         let state = lake.table.snapshot()?;
         state
             .log_data()
@@ -231,26 +265,83 @@ pub(super) async fn commit_state(
         Vec::new()
     };
     crash_point("state-after-data-fsync-before-commit");
+    let mut after = ViewHead {
+        state: Arc::new(lake.clone()),
+        durable: change.durable,
+        epochs: change.epochs,
+        run: change.base + 1,
+        refreshed_at: Some(change.at),
+    };
     let commit = Commit {
         adds,
         removes,
-        txn: Some((app, durable.0)),
+        txn: Some((apps.run.clone(), after.run)),
+        marks: apps.marks(&after),
         ..Commit::default()
     };
-    let lake = lake::commit(&lake, commit).await?;
+    after.state = Arc::new(lake::commit(&lake, commit).await?);
     crash_point("state-after-commit-before-publish");
-    publish_state(&core, &view, lake, durable);
+    core.put_view(view.oid, after);
     Ok(())
 }
 
-fn publish_state(core: &Core, view: &Owned, lake: LakeSnapshot, durable: Lsn) {
-    core.put_view(
-        view.oid,
-        ViewHead {
+/// Where a view's state keeps its positions: application versions of its Delta log.
+pub(super) struct StateApps {
+    run: String,
+    at: String,
+    durable: String,
+    epochs: Vec<(Oid, String)>,
+}
+
+impl StateApps {
+    pub(super) fn new(view: Oid, source: Oid, sources: &[Oid]) -> Self {
+        let epoch = |oid: &Oid| (*oid, format!("mv/{view}/{oid}/epoch"));
+        Self {
+            run: format!("mv/{view}/run"),
+            at: format!("mv/{view}/at"),
+            durable: format!("mv/{view}/{source}"),
+            epochs: sources.iter().map(epoch).collect(),
+        }
+    }
+
+    /// The state with the positions that its log says.
+    pub(super) async fn read(&self, lake: LakeSnapshot) -> Result<ViewHead> {
+        let mut epochs = BTreeMap::new();
+        for (oid, app) in &self.epochs {
+            epochs.insert(*oid, lake.txn_version(app).await?.unwrap_or(0));
+        }
+        Ok(ViewHead {
+            durable: Lsn(lake.txn_version(&self.durable).await?.unwrap_or(0)),
+            epochs,
+            run: lake.txn_version(&self.run).await?.unwrap_or(0),
+            refreshed_at: lake.txn_version(&self.at).await?,
             state: Arc::new(lake),
-            durable,
-        },
-    );
+        })
+    }
+
+    fn marks(&self, view: &ViewHead) -> Vec<(String, i64)> {
+        let epochs = self.epochs.iter().filter_map(|(oid, app)| {
+            let epoch = view.epochs.get(oid)?;
+            Some((app.clone(), *epoch))
+        });
+        [
+            (self.durable.clone(), view.durable.0),
+            (self.at.clone(), view.refreshed_at.unwrap_or_default()),
+        ]
+        .into_iter()
+        .chain(epochs)
+        .collect()
+    }
+}
+
+/// How often stored rows of a table were changed, by its log.
+pub(super) async fn changes_of(lake: &LakeSnapshot, oid: Oid) -> Result<i64> {
+    Ok(lake.txn_version(&changes_app(oid)).await?.unwrap_or(0))
+}
+
+/// The application whose version counts a table's changes of stored rows.
+pub(super) fn changes_app(oid: Oid) -> String {
+    format!("weir/{oid}/changes")
 }
 
 async fn newest(core: &Core, table: &Owned) -> Result<LakeSnapshot> {

@@ -160,8 +160,15 @@ impl Core {
         })
     }
 
-    /// The new stored state and what it holds of the tail, in one swap.
-    pub(super) fn stored(&self, oid: Oid, lake: LakeSnapshot, flushed: Lsn) -> Result<()> {
+    /// The new stored state, what it holds of the tail, and, where it may be a new one, the number of
+    /// changes it has seen, in one swap.
+    pub(super) fn stored(
+        &self,
+        oid: Oid,
+        lake: LakeSnapshot,
+        flushed: Lsn,
+        changes: Option<i64>,
+    ) -> Result<()> {
         let mut publishing = self.publishing();
         let mut head = DbHead::clone(&self.head.load());
         let Some(table) = head.tables.get(&oid) else {
@@ -171,6 +178,7 @@ impl Core {
         let flushed = table.flushed.max(flushed);
         table.tail.retain(|batch| batch.hi > flushed);
         table.flushed = flushed;
+        table.changes = changes.unwrap_or(table.changes);
         if lake.schema != table.lake.schema {
             table.schema = if table.streaming {
                 tail::visible_schema(&lake.schema)

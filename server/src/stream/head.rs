@@ -1,6 +1,6 @@
 //! The head: everything a statement may see, in one pointer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -37,8 +37,28 @@ pub struct TableHead {
     pub lake: Arc<LakeSnapshot>,
     /// Highest LSN that `lake` holds.
     pub flushed: Lsn,
+    /// How often stored rows of a streaming table were changed (UPDATE, DELETE, MERGE, TRUNCATE).
+    pub changes: i64,
     /// Accepted and durable, not yet in `lake`; ascending.
     pub tail: Vec<TailBatch>,
+}
+
+impl TableHead {
+    /// The newest position it holds.
+    pub fn newest(&self) -> Lsn {
+        self.tail
+            .last()
+            .map_or(self.flushed, |t| t.hi.max(self.flushed))
+    }
+
+    /// Differs between two heads of the table if anything but appended rows of the log differs.
+    pub fn epoch(&self) -> i64 {
+        if self.streaming {
+            self.changes
+        } else {
+            self.lake.version
+        }
+    }
 }
 
 /// Rows in memory, `_lsn` first and ascending within `lo..=hi`. There are gaps where other tables'
@@ -60,4 +80,20 @@ pub struct ViewHead {
     pub state: Arc<LakeSnapshot>,
     /// Source rows with `_lsn <= durable` are in `state`.
     pub durable: Lsn,
+    /// [`TableHead::epoch`] of each table that `state` was made from.
+    pub epochs: BTreeMap<Oid, i64>,
+    /// Number of the last commit of `state`; the next one is made over it or not at all.
+    pub run: i64,
+    /// When that commit was made, in microseconds since the Unix epoch.
+    pub refreshed_at: Option<i64>,
+}
+
+impl ViewHead {
+    /// True when the tables have these epochs still: no row that `state` counted was changed.
+    pub fn is_of(&self, sources: &[Oid], head: &DbHead) -> bool {
+        sources.iter().all(|oid| {
+            let kept = self.epochs.get(oid).copied().unwrap_or(0);
+            head.tables.get(oid).is_some_and(|t| t.epoch() == kept)
+        })
+    }
 }

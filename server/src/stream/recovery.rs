@@ -8,7 +8,7 @@ use catalog::Oid;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc;
 
-use super::committer::Owned;
+use super::committer::{self, Owned};
 use super::core::{Arrived, Core};
 use super::head::{Lsn, TableHead};
 use super::record::{Record, read_payload};
@@ -106,12 +106,14 @@ pub(super) async fn open_table(
     } else {
         Lsn::default()
     };
+    let changes = committer::changes_of(&lake, spec.oid).await?;
     let head = TableHead {
         oid: spec.oid,
         streaming: spec.streaming,
         schema: spec.schema,
         lake: Arc::new(lake),
         flushed,
+        changes,
         tail: Vec::new(),
     };
     let owned = Owned {

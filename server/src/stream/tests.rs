@@ -406,6 +406,7 @@ async fn view_state_and_its_position_change_together_and_once() {
         schema: schema(),
         partition_by: Vec::new(),
         source: Oid(1),
+        sources: vec![Oid(1)],
         root: Url::from_directory_path(dir.path().join("v")).unwrap(),
     };
     stream.create_view(view()).await.unwrap();
@@ -417,37 +418,59 @@ async fn view_state_and_its_position_change_together_and_once() {
         )
     };
     assert_eq!(state(&stream), (Lsn(0), Some(0)));
-    let run = || vec![batch(0..3)];
+    let change = |base, durable, replace| StateChange {
+        source: Oid(1),
+        batches: vec![batch(0..3)],
+        replace,
+        base,
+        durable: Lsn(durable),
+        epochs: [(Oid(1), 5)].into(),
+        at: 77,
+    };
     stream
-        .commit_state(Oid(7), Oid(1), run(), Lsn(4))
+        .commit_state(Oid(7), change(0, 4, false))
+        .await
+        .unwrap();
+    assert_eq!(state(&stream), (Lsn(4), Some(3)));
+    // computed over a state that is not there any more
+    stream
+        .commit_state(Oid(7), change(0, 4, false))
         .await
         .unwrap();
     assert_eq!(state(&stream), (Lsn(4), Some(3)));
     stream
-        .commit_state(Oid(7), Oid(1), run(), Lsn(4))
-        .await
-        .unwrap();
-    assert_eq!(state(&stream), (Lsn(4), Some(3)));
-    stream
-        .commit_state(Oid(7), Oid(1), run(), Lsn(9))
+        .commit_state(Oid(7), change(1, 9, false))
         .await
         .unwrap();
     assert_eq!(state(&stream), (Lsn(9), Some(6)));
     stream
-        .replace_state(Oid(7), Oid(1), run(), Lsn(9))
+        .commit_state(Oid(7), change(2, 9, true))
         .await
         .unwrap();
     assert_eq!(state(&stream), (Lsn(9), Some(3)));
-    assert!(
-        stream
-            .commit_state(Oid(7), Oid(1), run(), Lsn(10))
-            .await
-            .is_err()
-    );
+    // made anew from the start
+    stream
+        .commit_state(Oid(7), change(3, 2, true))
+        .await
+        .unwrap();
+    stream
+        .commit_state(Oid(7), change(4, 9, false))
+        .await
+        .unwrap();
+    assert_eq!(state(&stream), (Lsn(9), Some(6)));
+    stream
+        .commit_state(Oid(7), change(5, 9, true))
+        .await
+        .unwrap();
+    let ahead = stream.commit_state(Oid(7), change(6, 10, false)).await;
+    assert!(ahead.is_err());
     crash(stream).await;
     let stream = open(&dir, &[(1, true)]).await.unwrap();
     stream.open_view(view()).await.unwrap();
     assert_eq!(state(&stream), (Lsn(9), Some(3)));
+    let kept = Arc::clone(&stream.head().views[&Oid(7)]);
+    assert_eq!((kept.run, kept.refreshed_at), (6, Some(77)));
+    assert_eq!(kept.epochs, [(Oid(1), 5)].into());
     stream.drop_table(Oid(7)).await.unwrap();
     assert!(stream.head().views.is_empty());
 }

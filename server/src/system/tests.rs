@@ -148,6 +148,9 @@ fn fixture() -> Vec<Change> {
         codes: vec!["AGG_OK".to_owned()],
         state_format: 1,
         source: EVENTS,
+        sources: vec![EVENTS],
+        schema: None,
+        time_zone: None,
     });
     let mut events = relation(EVENTS, PUBLIC, "ev", RelationKind::StreamingTable);
     events.columns = vec![

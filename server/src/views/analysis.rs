@@ -1,42 +1,20 @@
 //! Which queries a materialized view can keep, by which strategy, and why not.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use catalog::{Oid, Strategy};
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::error::Result as PlanResult;
-use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, JoinType, LogicalPlan, TableScan, Volatility,
-};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, JoinType, LogicalPlan};
 
-use super::split::Split;
+use super::core::{self, Core};
+use super::distinct::{self, prepared};
+use super::options::{OnSourceChange, Options, Refresh};
+use super::source::positionable;
 use super::state::Layout;
-use crate::engine::scan::WeirTable;
+use super::steady::Survey;
 use crate::error::{Error, Result};
-use crate::types::LSN;
-
-/// Aggregates whose state has a fixed size and merges in any order.
-const MERGEABLE: &[&str] = &[
-    "count",
-    "sum",
-    "avg",
-    "min",
-    "max",
-    "bool_and",
-    "bool_or",
-    "bit_and",
-    "bit_or",
-    "bit_xor",
-    "var",
-    "var_pop",
-    "stddev",
-    "stddev_pop",
-    "covar_samp",
-    "covar_pop",
-    "corr",
-];
 
 /// Aggregates that count rows in their unsigned state; the others keep values there.
 const COUNTERS_ONLY: &[&str] = &[
@@ -49,9 +27,16 @@ const COUNTERS_ONLY: &[&str] = &[
     "covar_samp",
     "covar_pop",
     "corr",
+    "regr_slope",
+    "regr_intercept",
+    "regr_count",
+    "regr_r2",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_sxx",
+    "regr_syy",
+    "regr_sxy",
 ];
-
-const USE_VIEW: &str = "use an ordinary view";
 
 /// How a view is kept.
 #[derive(Debug, Clone)]
@@ -60,8 +45,10 @@ pub struct Analysis {
     pub strategy: Strategy,
     /// Reason codes, `AGG_OK` and the like.
     pub codes: Vec<String>,
-    /// The streaming table it reads.
+    /// The table whose name the state's position goes by.
     pub source: Oid,
+    /// Every table the state is made from.
+    pub sources: Vec<Oid>,
     pub(super) layout: Layout,
 }
 
@@ -70,7 +57,7 @@ pub struct Analysis {
 pub struct Finding {
     /// The node, as EXPLAIN shows it.
     pub node: String,
-    /// `APPEND`, `AGG` or `REFUSED`.
+    /// A strategy, or `REFUSED`.
     pub strategy: &'static str,
     /// Reason code.
     pub code: String,
@@ -83,9 +70,28 @@ pub struct Finding {
 /// Everything there is to say about a query.
 #[derive(Debug, Clone)]
 pub struct Examination {
-    /// Remarks, outermost node first.
+    /// Remarks, the verdict first where there is one.
     pub findings: Vec<Finding>,
     accepted: Option<Analysis>,
+}
+
+const REFUSED: &str = "REFUSED";
+
+impl Finding {
+    pub(super) fn refused(
+        node: &LogicalPlan,
+        code: String,
+        detail: impl Into<String>,
+        fix: &str,
+    ) -> Self {
+        Self {
+            node: node.display().to_string(),
+            strategy: REFUSED,
+            code,
+            detail: detail.into(),
+            fix: fix.to_owned(),
+        }
+    }
 }
 
 impl Examination {
@@ -95,345 +101,402 @@ impl Examination {
             return Ok(analysis);
         }
         let mut detail = String::new();
-        for f in self.findings.iter().filter(|f| f.strategy == REFUSED) {
+        let refusals = self.findings.iter().filter(|f| f.strategy == REFUSED);
+        for f in refusals.clone() {
             let separator = if detail.is_empty() { "" } else { "; " };
             // writing to a text cannot fail
             let _ = write!(detail, "{separator}{}: {}", f.code, f.detail);
         }
-        let message = format!("materialized view \"{name}\" cannot be kept incrementally");
-        Err(Error::unsupported(message, USE_VIEW).with_detail(detail))
+        let fix = refusals.map(|f| f.fix.as_str()).find(|f| !f.is_empty());
+        let message = format!("materialized view \"{name}\" cannot be kept");
+        let fix = fix.unwrap_or("use an ordinary view").to_owned();
+        Err(Error::unsupported(message, fix).with_detail(detail))
+    }
+}
+
+/// Name of a strategy, as EXPLAIN shows it.
+pub(super) fn strategy_name(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::Append => "APPEND",
+        Strategy::Agg => "AGG",
+        Strategy::Agg2 => "AGG2",
+        Strategy::Session => "SESSION",
+        Strategy::Top => "TOP",
+        Strategy::Full => "FULL",
     }
 }
 
 /// Says how a query would be kept. It has been analyzed (types coerced) and not optimized, and its
-/// table scans are [`WeirTable`]s.
-pub fn examine(plan: &LogicalPlan) -> Result<Examination> {
-    let plan = prepared(plan.clone())?;
-    let mut walk = Walk::default();
-    walk.columns(&plan);
-    walk.node(&plan)?;
-    let accepted = walk.accept(&plan)?;
-    Ok(Examination {
-        findings: walk.findings,
-        accepted,
-    })
+/// table scans are [`crate::engine::scan::WeirTable`]s.
+pub fn examine(plan: &LogicalPlan, options: &Options) -> Result<Examination> {
+    let survey = Survey::of(plan)?;
+    let mut findings = survey.refusals.clone();
+    if survey.tables.is_empty() {
+        let fix = "use an ordinary view";
+        let code = "NO_SOURCE".to_owned();
+        findings.push(Finding::refused(plan, code, "it reads no table", fix));
+    }
+    if !findings.is_empty() {
+        return Ok(Examination {
+            findings,
+            accepted: None,
+        });
+    }
+    let obstacles = match options.refresh {
+        Refresh::Full => vec![Finding::refused(
+            plan,
+            "POLICY".to_owned(),
+            "refresh = 'full' asks for it",
+            "",
+        )],
+        Refresh::Auto | Refresh::Incremental | Refresh::Strict => {
+            match incremental(plan, &survey, options)? {
+                Ok(examination) => return Ok(examination),
+                Err(obstacles) => obstacles,
+            }
+        }
+    };
+    if matches!(options.refresh, Refresh::Incremental | Refresh::Strict) {
+        let mut findings = obstacles;
+        for finding in &mut findings {
+            finding.fix = "use refresh = 'auto' or 'full', or an ordinary view".to_owned();
+        }
+        return Ok(Examination {
+            findings,
+            accepted: None,
+        });
+    }
+    whole(plan, &survey, options, obstacles)
 }
 
 /// [`examine`], for callers that want the strategy or the refusal; `name` is the view's.
-pub fn analyze(name: &str, plan: &LogicalPlan) -> Result<Analysis> {
-    examine(plan)?.accept(name)
+pub fn analyze(name: &str, plan: &LogicalPlan, options: &Options) -> Result<Analysis> {
+    examine(plan, options)?.accept(name)
 }
 
-/// The query in the form that analysis and reading share: DISTINCT is an aggregation without
-/// aggregates.
-pub(super) fn prepared(plan: LogicalPlan) -> PlanResult<LogicalPlan> {
-    let plan = plan.transform_down(|node| match node {
-        LogicalPlan::Distinct(Distinct::All(input)) => {
-            let keys = input
-                .schema()
-                .columns()
-                .into_iter()
-                .map(Expr::Column)
-                .collect();
-            let aggregate = Aggregate::try_new(input, keys, Vec::new())?;
-            Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
-        }
-        other => Ok(Transformed::no(other)),
-    })?;
-    Ok(plan.data)
-}
-
-const REFUSED: &str = "REFUSED";
-
-#[derive(Default)]
-struct Walk {
-    findings: Vec<Finding>,
-    source: Option<Oid>,
-    layout: Option<Layout>,
-    refused: bool,
-}
-
-impl Walk {
-    fn refuse(
-        &mut self,
-        node: impl Into<String>,
-        code: impl Into<String>,
-        detail: impl Into<String>,
-    ) {
-        self.refused = true;
-        self.findings.push(Finding {
-            node: node.into(),
-            strategy: REFUSED,
-            code: code.into(),
-            detail: detail.into(),
-            fix: USE_VIEW.to_owned(),
+/// The strategy FULL, for the reasons why no other will do.
+fn whole(
+    plan: &LogicalPlan,
+    survey: &Survey,
+    options: &Options,
+    obstacles: Vec<Finding>,
+) -> Result<Examination> {
+    let layout = Layout::Rows(plan.schema().fields().iter().cloned().collect());
+    let mut refusals = Vec::new();
+    if let Some(field) = layout.unsupported() {
+        refusals.push(Finding::refused(
+            plan,
+            format!("STATE_TYPE_UNSUPPORTED:{}", field.data_type()),
+            format!("column \"{}\" cannot be stored exactly", field.name()),
+            "cast the column, or use an ordinary view",
+        ));
+    }
+    if options.on_source_change == Some(OnSourceChange::Ignore) {
+        refusals.push(Finding::refused(
+            plan,
+            "FULL_FOLLOWS".to_owned(),
+            "a view that is made anew cannot keep what its sources have lost",
+            "use on_source_change = 'recompute'",
+        ));
+    }
+    if !refusals.is_empty() {
+        refusals.extend(obstacles);
+        return Ok(Examination {
+            findings: refusals,
+            accepted: None,
         });
     }
-
-    /// Result columns must leave the log position alone.
-    fn columns(&mut self, plan: &LogicalPlan) {
-        if plan.schema().fields().iter().any(|f| f.name() == LSN) {
-            let detail = format!("a result column cannot be named \"{LSN}\"");
-            self.refuse(plan.display().to_string(), "RESERVED_COLUMN", detail);
+    let sources: Vec<Oid> = survey.tables.iter().copied().collect();
+    let mut codes: Vec<String> = Vec::new();
+    let mut findings = Vec::new();
+    for obstacle in obstacles {
+        let code = format!("FULL({})", obstacle.code);
+        if !codes.contains(&code) {
+            codes.push(code.clone());
         }
-    }
-
-    /// Walks down the single chain that can be kept, and names every node that breaks it.
-    fn node(&mut self, plan: &LogicalPlan) -> Result<()> {
-        self.expressions(plan)?;
-        let (code, detail) = match plan {
-            LogicalPlan::TableScan(scan) => {
-                self.scan(scan);
-                return Ok(());
-            }
-            LogicalPlan::Aggregate(aggregate) => {
-                self.aggregate(aggregate)?;
-                return self.node(&aggregate.input);
-            }
-            LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
-                return self.inputs(plan);
-            }
-            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => (
-                "SORT_LIMIT_INSIDE",
-                "order and limit belong to the query that reads the view",
-            ),
-            LogicalPlan::Join(join) => match join.join_type {
-                JoinType::Inner => ("JOIN", "joins are not kept yet"),
-                JoinType::Left | JoinType::Right | JoinType::Full => {
-                    ("OUTER_JOIN", "outer joins are not kept")
-                }
-                JoinType::LeftSemi
-                | JoinType::RightSemi
-                | JoinType::LeftAnti
-                | JoinType::RightAnti
-                | JoinType::LeftMark
-                | JoinType::RightMark => ("ANTI_JOIN", "semi and anti joins are not kept"),
+        findings.push(Finding {
+            strategy: strategy_name(Strategy::Full),
+            code,
+            fix: match obstacle.code.as_str() {
+                "POLICY" => String::new(),
+                _ => "its reads run the query unless nothing has changed; give it a schedule, or use \
+                      an ordinary view"
+                    .to_owned(),
             },
-            LogicalPlan::Window(_) => ("WINDOW", "window functions are not kept"),
-            LogicalPlan::Union(_) => ("SET_OP:UNION", "unions are not kept yet"),
-            LogicalPlan::Distinct(_) => ("DISTINCT_ON", "DISTINCT ON depends on an order"),
-            LogicalPlan::Unnest(_) => ("UNNEST", "unnesting is not kept yet"),
-            LogicalPlan::RecursiveQuery(_) => ("RECURSIVE", "recursive queries are not kept"),
-            LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
-                ("SOURCE_NOT_STREAMING", "it reads no streaming table")
-            }
-            LogicalPlan::Extension(_)
-            | LogicalPlan::Repartition(_)
-            | LogicalPlan::Subquery(_)
-            | LogicalPlan::Statement(_)
-            | LogicalPlan::Explain(_)
-            | LogicalPlan::Analyze(_)
-            | LogicalPlan::Dml(_)
-            | LogicalPlan::Ddl(_)
-            | LogicalPlan::Copy(_)
-            | LogicalPlan::DescribeTable(_) => ("UNSUPPORTED_NODE", "this step is not kept"),
-        };
-        self.refuse(plan.display().to_string(), code, detail);
-        self.inputs(plan)
+            ..obstacle
+        });
     }
-
-    fn inputs(&mut self, plan: &LogicalPlan) -> Result<()> {
-        plan.inputs()
-            .into_iter()
-            .try_for_each(|input| self.node(input))
-    }
-
-    fn scan(&mut self, scan: &TableScan) {
-        let table = WeirTable::behind(&scan.source);
-        let streaming = table
-            .filter(|t| t.head().streaming && WeirTable::new(Arc::clone(t.head()), true).has_lsn());
-        match streaming {
-            Some(table) => self.source = Some(table.head().oid),
-            None => self.refuse(
-                format!("TableScan: {}", scan.table_name),
-                "SOURCE_NOT_STREAMING",
-                format!("\"{}\" is not a streaming table", scan.table_name),
-            ),
-        }
-    }
-
-    /// Every expression of a node must give the same value whenever it is evaluated.
-    fn expressions(&mut self, plan: &LogicalPlan) -> Result<()> {
-        for expr in plan.expressions() {
-            expr.apply(|e| {
-                let Some((code, detail)) = unsteady(e) else {
-                    return Ok(TreeNodeRecursion::Continue);
-                };
-                self.refuse(plan.display().to_string(), code, detail);
-                Ok(TreeNodeRecursion::Jump)
-            })?;
-        }
-        Ok(())
-    }
-
-    fn aggregate(&mut self, aggregate: &Aggregate) -> Result<()> {
-        let node = LogicalPlan::Aggregate(aggregate.clone())
-            .display()
-            .to_string();
-        if self.layout.is_some() {
-            self.refuse(
-                node,
-                "NESTED_AGGREGATE",
-                "an aggregation over an aggregation is not kept yet",
-            );
-            return Ok(());
-        }
-        let mut plain = true;
-        if aggregate
-            .group_expr
-            .iter()
-            .any(|e| matches!(e, Expr::GroupingSet(_)))
-        {
-            self.refuse(&node, "GROUPING_SETS", "grouping sets are not kept yet");
-            plain = false;
-        }
-        for call in &aggregate.aggr_expr {
-            match call.clone().unalias_nested().data {
-                Expr::AggregateFunction(f) => {
-                    if let Some((code, detail)) = unmergeable(&f) {
-                        self.refuse(&node, format!("NON_MERGEABLE_AGG:{code}"), detail);
-                        plain = false;
-                    }
-                }
-                other => {
-                    self.refuse(
-                        &node,
-                        "UNSUPPORTED_NODE",
-                        format!("\"{other}\" is no plain aggregate"),
-                    );
-                    plain = false;
-                }
-            }
-        }
-        if !plain {
-            // a placeholder, so that a second aggregation is still told apart
-            self.layout = Some(Layout::Append(Vec::new()));
-            return Ok(());
-        }
-        let (keys, states) = Split::new(aggregate)?.partial_fields()?;
-        for (call, state) in aggregate.aggr_expr.iter().zip(&states) {
-            let Expr::AggregateFunction(f) = call.clone().unalias_nested().data else {
-                continue;
-            };
-            let values = !COUNTERS_ONLY.contains(&f.func.name());
-            if values
-                && state
-                    .iter()
-                    .any(|s| *s.data_type() == arrow::datatypes::DataType::UInt64)
-            {
-                self.refuse(
-                    &node,
-                    "STATE_TYPE_UNSUPPORTED:UInt64",
-                    format!("of \"{call}\""),
-                );
-            }
-        }
-        self.layout = Some(Layout::Agg { keys, states });
-        Ok(())
-    }
-
-    fn accept(&mut self, plan: &LogicalPlan) -> Result<Option<Analysis>> {
-        let (strategy, code, detail) = match &self.layout {
-            Some(_) => (
-                Strategy::Agg,
-                "AGG_OK",
-                "partial states are stored and merged when read",
-            ),
-            None => (
-                Strategy::Append,
-                "APPEND_OK",
-                "result rows are stored as source rows arrive",
-            ),
-        };
-        let columns = || Layout::Append(plan.schema().fields().iter().cloned().collect());
-        let layout = self.layout.take().unwrap_or_else(columns);
-        if !self.refused
-            && let Some(field) = layout.unsupported()
-        {
-            let code = format!("STATE_TYPE_UNSUPPORTED:{}", field.data_type());
-            self.refuse(
-                plan.display().to_string(),
-                code,
-                format!("column \"{}\" cannot be stored exactly", field.name()),
-            );
-        }
-        let Some(source) = self.source.filter(|_| !self.refused) else {
-            return Ok(None);
-        };
-        self.findings.insert(
-            0,
-            Finding {
-                node: plan.display().to_string(),
-                strategy: match strategy {
-                    Strategy::Append => "APPEND",
-                    Strategy::Agg => "AGG",
-                },
-                code: code.to_owned(),
-                detail: detail.to_owned(),
-                fix: String::new(),
-            },
-        );
-        Ok(Some(Analysis {
-            strategy,
-            codes: vec![code.to_owned()],
-            source,
-            layout,
-        }))
-    }
+    let accepted = sources.first().map(|source| Analysis {
+        strategy: Strategy::Full,
+        codes,
+        source: *source,
+        sources: sources.clone(),
+        layout,
+    });
+    Ok(Examination { findings, accepted })
 }
 
-/// Why an expression alone keeps a view from being kept, if so; its parts are asked one by one.
-fn unsteady(expr: &Expr) -> Option<(String, &'static str)> {
-    let called = |name: &str, volatility: Volatility| {
-        (volatility != Volatility::Immutable).then(|| {
-            let code = format!("NON_DETERMINISTIC:{name}");
-            (code, "its value changes with time or chance")
-        })
+type Attempt = std::result::Result<Examination, Vec<Finding>>;
+
+fn incremental(plan: &LogicalPlan, survey: &Survey, options: &Options) -> Result<Attempt> {
+    let obstacle = |node: &LogicalPlan, code: &str, detail: &str| {
+        Finding::refused(node, code.to_owned(), detail, "")
     };
-    match expr {
-        Expr::ScalarFunction(f) => called(f.func.name(), f.func.signature().volatility),
-        Expr::AggregateFunction(f) => called(f.func.name(), f.func.signature().volatility),
-        Expr::ScalarVariable(..) => {
-            Some((format!("NON_DETERMINISTIC:{expr}"), "a setting may change"))
+    let plan = prepared(plan.clone())?;
+    if survey.streams.is_empty() {
+        let detail = "it reads no streaming table";
+        return Ok(Err(vec![obstacle(&plan, "SOURCE_NOT_STREAMING", detail)]));
+    }
+    let streams: BTreeSet<Oid> = survey.streams.iter().copied().collect();
+    if options.schedule.is_some() && survey.tables.len() > streams.len() {
+        let detail = "tables beside the stream would be read at another time than it";
+        return Ok(Err(vec![obstacle(&plan, "SCHEDULED_JOIN", detail)]));
+    }
+    let (strategy, mut codes, layout, detail) = if positionable(&plan) {
+        let columns = plan.schema().fields().iter().cloned().collect();
+        let detail = "result rows are stored as source rows arrive";
+        (
+            Strategy::Append,
+            Vec::new(),
+            Layout::Append(columns),
+            detail,
+        )
+    } else {
+        match kept_core(&plan)? {
+            Ok(core) => {
+                let (strategy, codes, detail) = described(&core);
+                (strategy, codes, layout_of(&core)?, detail)
+            }
+            Err(obstacles) => return Ok(Err(obstacles)),
         }
-        Expr::Placeholder(_) => Some((
-            format!("NON_DETERMINISTIC:{expr}"),
-            "a view takes no parameters",
-        )),
-        Expr::ScalarSubquery(_)
-        | Expr::InSubquery(_)
-        | Expr::Exists(_)
-        | Expr::SetComparison(_) => Some((
-            "SUBQUERY".to_owned(),
-            "subqueries in expressions are not kept",
-        )),
-        Expr::HigherOrderFunction(f) => {
-            let code = format!("UNSUPPORTED_FUNCTION:{}", f.name());
-            Some((code, "functions over lambdas are not kept"))
+    };
+    if let Some(field) = layout.unsupported() {
+        let code = format!("STATE_TYPE_UNSUPPORTED:{}", field.data_type());
+        let detail = format!("column \"{}\" cannot be stored exactly", field.name());
+        return Ok(Err(vec![obstacle(&plan, &code, &detail)]));
+    }
+    codes.insert(0, format!("{}_OK", strategy_name(strategy)));
+    let findings = codes.iter().enumerate().map(|(i, code)| Finding {
+        node: plan.display().to_string(),
+        strategy: strategy_name(strategy),
+        code: code.clone(),
+        detail: match i {
+            0 => detail.to_owned(),
+            _ => "tables are joined when the view is read, as they are then".to_owned(),
+        },
+        fix: String::new(),
+    });
+    let findings = findings.collect();
+    let sources: Vec<Oid> = streams.into_iter().collect();
+    let accepted = sources.first().map(|source| Analysis {
+        strategy,
+        codes,
+        source: *source,
+        sources: sources.clone(),
+        layout,
+    });
+    Ok(Ok(Examination { findings, accepted }))
+}
+
+fn described(core: &Core) -> (Strategy, Vec<String>, &'static str) {
+    match core {
+        Core::Agg(agg) => {
+            let codes = match agg.steps.is_empty() {
+                true => Vec::new(),
+                false => vec!["DIM_LATE_BINDING".to_owned()],
+            };
+            match distinct::is_inner(&agg.aggregate) {
+                true => (
+                    Strategy::Agg2,
+                    codes,
+                    "partial states are stored by distinct value and merged when read",
+                ),
+                false => (
+                    Strategy::Agg,
+                    codes,
+                    "partial states are stored and merged when read",
+                ),
+            }
         }
-        _ => None,
+        Core::Session(_) => (
+            Strategy::Session,
+            Vec::new(),
+            "states of sessions are stored, and sessions that touch are joined when read",
+        ),
+        Core::Top(_) => (
+            Strategy::Top,
+            Vec::new(),
+            "the first rows of each key are stored and ranked again when read",
+        ),
     }
 }
 
-/// Why an aggregate's state cannot be stored and merged, if so.
-fn unmergeable(f: &AggregateFunction) -> Option<(String, &'static str)> {
-    let name = f.func.name();
-    if !MERGEABLE.contains(&name) {
-        Some((
-            name.to_owned(),
-            "its state has no fixed size or depends on order",
-        ))
-    } else if f.params.distinct {
-        Some((
-            format!("{name}(DISTINCT)"),
-            "its state holds every distinct value",
-        ))
-    } else if !f.params.order_by.is_empty() || f.params.null_treatment.is_some() {
-        Some((
-            name.to_owned(),
-            "an order or null treatment inside is not kept",
-        ))
-    } else {
-        None
+/// The one core that all streaming tables lie below, or what is in its way.
+pub(super) fn kept_core(plan: &LogicalPlan) -> Result<std::result::Result<Core, Vec<Finding>>> {
+    let mut found = None;
+    let mut obstacles: Vec<Finding> = Vec::new();
+    plan.apply(|node| {
+        match core::recognize(node)? {
+            Ok(core) => {
+                found = Some((core, core::stream_scans(node)?));
+                return Ok(TreeNodeRecursion::Stop);
+            }
+            Err(Some((code, detail))) => {
+                obstacles.push(Finding::refused(node, code, detail, ""));
+            }
+            Err(None) => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    let Some((core, below)) = found else {
+        breaks(plan, &mut obstacles)?;
+        if obstacles.is_empty() {
+            // all of it is rows of streams, but not each of one place in one of them
+            unpositioned(plan, &mut obstacles)?;
+        }
+        return Ok(Err(obstacles));
+    };
+    if below != core::stream_scans(plan)? {
+        let detail = "streaming tables are read in more than one place";
+        let code = "SEVERAL_STREAMS".to_owned();
+        return Ok(Err(vec![Finding::refused(plan, code, detail, "")]));
     }
+    if let Some(finding) = unsigned_state(&core, plan)? {
+        return Ok(Err(vec![finding]));
+    }
+    Ok(Ok(core))
+}
+
+/// Values kept in an unsigned state would not survive storage.
+fn unsigned_state(core: &Core, plan: &LogicalPlan) -> Result<Option<Finding>> {
+    let split = match core {
+        Core::Agg(agg) => &agg.split,
+        Core::Session(session) => &session.split,
+        Core::Top(_) => return Ok(None),
+    };
+    let (_, states) = split.partial_fields()?;
+    for (call, state) in split.over.calls.iter().zip(&states) {
+        let Expr::AggregateFunction(f) = call else {
+            continue;
+        };
+        let unsigned = state.iter().any(|s| *s.data_type() == DataType::UInt64);
+        if unsigned && !COUNTERS_ONLY.contains(&f.func.name()) {
+            return Ok(Some(Finding::refused(
+                plan,
+                "STATE_TYPE_UNSUPPORTED:UInt64".to_owned(),
+                format!("of \"{call}\""),
+                "",
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// What a core stores.
+pub(super) fn layout_of(core: &Core) -> Result<Layout> {
+    let split = match core {
+        Core::Agg(agg) => &agg.split,
+        Core::Session(session) => &session.split,
+        Core::Top(top) => {
+            let columns = top.window.input.schema().fields();
+            return Ok(Layout::Rows(columns.iter().cloned().collect()));
+        }
+    };
+    let (mut keys, states) = split.partial_fields()?;
+    if matches!(core, Core::Session(_)) {
+        // sessions are numbered anew each time
+        keys.pop();
+    }
+    Ok(Layout::Agg { keys, states })
+}
+
+/// The nodes above streaming rows that no core can begin with.
+fn breaks(plan: &LogicalPlan, found: &mut Vec<Finding>) -> Result<()> {
+    if core::plain_rows(plan) || !core::streams(plan)? {
+        return Ok(());
+    }
+    let mut deepest = true;
+    for input in plan.inputs() {
+        if core::streams(input)? && !core::plain_rows(input) {
+            deepest = false;
+            breaks(input, found)?;
+        }
+    }
+    if deepest && found.is_empty() {
+        let (code, detail) = reason(plan)?;
+        found.push(Finding::refused(plan, code.to_owned(), detail, ""));
+    }
+    Ok(())
+}
+
+/// The outermost node that no row's position comes through.
+fn unpositioned(plan: &LogicalPlan, found: &mut Vec<Finding>) -> Result<()> {
+    plan.apply(|node| {
+        let passes = matches!(
+            node,
+            LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_)
+        );
+        if passes {
+            return Ok(TreeNodeRecursion::Continue);
+        }
+        let (code, detail) = reason(node)?;
+        found.push(Finding::refused(node, code.to_owned(), detail, ""));
+        Ok(TreeNodeRecursion::Stop)
+    })?;
+    Ok(())
+}
+
+fn reason(node: &LogicalPlan) -> Result<(&'static str, &'static str)> {
+    if core::has_subquery(node)? {
+        return Ok(("SUBQUERY", "subqueries over streaming rows are not kept"));
+    }
+    Ok(match node {
+        LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => (
+            "SORT_LIMIT_INSIDE",
+            "order and limit over streaming rows are not kept",
+        ),
+        LogicalPlan::Join(join) => match join.join_type {
+            JoinType::Inner => ("JOIN", "joined streaming rows are kept only as aggregates"),
+            JoinType::Left | JoinType::Right | JoinType::Full => {
+                ("OUTER_JOIN", "outer joins of streaming rows are not kept")
+            }
+            JoinType::LeftSemi
+            | JoinType::RightSemi
+            | JoinType::LeftAnti
+            | JoinType::RightAnti
+            | JoinType::LeftMark
+            | JoinType::RightMark => (
+                "ANTI_JOIN",
+                "semi and anti joins of streaming rows are not kept",
+            ),
+        },
+        LogicalPlan::Window(_) => (
+            "WINDOW",
+            "window functions over streaming rows are not kept",
+        ),
+        LogicalPlan::Union(_) => ("SET_OP:UNION", "a union is kept only below an aggregation"),
+        LogicalPlan::Distinct(_) => ("DISTINCT_ON", "DISTINCT ON is not kept"),
+        LogicalPlan::Unnest(_) => ("UNNEST", "unnesting is kept only below an aggregation"),
+        LogicalPlan::RecursiveQuery(_) => ("RECURSIVE", "recursive queries are not kept"),
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Aggregate(_)
+        | LogicalPlan::TableScan(_)
+        | LogicalPlan::EmptyRelation(_)
+        | LogicalPlan::Values(_)
+        | LogicalPlan::Extension(_)
+        | LogicalPlan::Repartition(_)
+        | LogicalPlan::Subquery(_)
+        | LogicalPlan::Statement(_)
+        | LogicalPlan::Explain(_)
+        | LogicalPlan::Analyze(_)
+        | LogicalPlan::Dml(_)
+        | LogicalPlan::Ddl(_)
+        | LogicalPlan::Copy(_)
+        | LogicalPlan::DescribeTable(_) => (
+            "NOT_INCREMENTAL",
+            "this step over streaming rows is not kept",
+        ),
+    })
 }

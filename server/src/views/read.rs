@@ -6,144 +6,183 @@ use arrow::datatypes::{FieldRef, SchemaRef};
 use catalog::{Oid, Strategy};
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, TableReference};
+use datafusion::common::{Column, DFSchema, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder};
 
-use super::analysis::{Analysis, prepared};
-use super::merge::MergeStates;
-use super::source::{Range, cut};
-use super::split::Split;
+use super::analysis::{kept_core, layout_of, strategy_name};
+use super::core::{self, Core};
+use super::distinct::prepared;
+use super::maintain::{self, bag};
+use super::nodes::Shown;
+use super::options::Kept;
+use super::source::{Range, cut, positionable};
 use super::state::{HI, LO, Layout};
 use crate::engine::scan::WeirTable;
-use crate::error::Error;
 use crate::lake::LakeSnapshot;
-use crate::stream::head::ViewHead;
+use crate::stream::head::{DbHead, Lsn, ViewHead};
+use crate::types::LSN;
 
-/// What reading the view means at the statement's cut: exactly what `plan` would give.
+/// What is kept of a query: its core, or all its rows.
+#[derive(Debug, Clone)]
+pub(super) enum Parts {
+    /// The result rows of an APPEND view, by position.
+    Append,
+    /// A core.
+    Core(Box<Core>),
+    /// The whole result.
+    Full,
+}
+
+/// What reading the view means at the statement's cut: exactly what `plan` would give, or what it gave
+/// at the last refresh when the view has a schedule.
 ///
 /// `plan` is the view's query, planned over the tables of the same cut as `head` (and analyzed, as
 /// for [`super::analyze`]); `name` is shown in EXPLAIN. The result has the columns of `plan`.
-pub fn read_plan(name: &str, view: Oid, plan: LogicalPlan, head: &ViewHead) -> Result<LogicalPlan> {
-    let analysis = super::analyze(name, &plan)?;
-    let plan = prepared(plan)?;
-    let stored = stored(name, view, &analysis, &head.state)?;
-    let range = Range {
-        after: head.durable,
-        upto: None,
+pub fn read_plan(name: &str, kept: &Kept, plan: LogicalPlan, head: &DbHead) -> Result<LogicalPlan> {
+    let Some(state) = head.views.get(&kept.oid) else {
+        return Ok(plan);
     };
-    match analysis.strategy {
-        Strategy::Append => {
-            let columns: Vec<_> = plan
-                .schema()
-                .iter()
-                .map(|(r, f)| (r.cloned(), Arc::clone(f)))
-                .collect();
-            let kept = LogicalPlanBuilder::from(stored).project(restored(
-                analysis.layout.stored().fields().iter().skip(1),
-                &columns,
-            ))?;
-            let all = kept.union(cut(plan, range)?)?;
-            let names = all.schema().columns();
-            all.project(
-                names
-                    .into_iter()
-                    .zip(columns)
-                    .map(|(column, (relation, field))| {
-                        Expr::Column(column).alias_qualified(relation, field.name())
-                    }),
-            )?
-            .build()
-        }
-        Strategy::Agg => {
-            let merged = plan.transform_down(|node| match node {
-                LogicalPlan::Aggregate(aggregate) => {
-                    let mut split = Split::new(&aggregate)?;
-                    split.rows = cut(split.rows, range)?;
-                    let states = states(&split, &analysis, stored.clone())?;
-                    let merged = MergeStates::plan(name, head.durable, split, states);
-                    Ok(Transformed::new(merged, true, TreeNodeRecursion::Jump))
+    if !usable(kept, state, head) {
+        return Ok(plan);
+    }
+    let parts_plan = match kept.strategy {
+        Strategy::Full => plan.clone(),
+        _ => prepared(plan.clone())?,
+    };
+    let Some((parts, layout)) = parts(kept.strategy, &parts_plan)? else {
+        tracing::warn!(
+            view = name,
+            "the state's strategy does not fit its query any more"
+        );
+        return Ok(plan);
+    };
+    let Some(stored) = stored(kept.oid, &layout, &state.state)? else {
+        tracing::warn!(view = name, "the state does not fit its query any more");
+        return Ok(plan);
+    };
+    let range = Range {
+        after: state.durable,
+        upto: kept.options.schedule.map(|_| state.durable),
+    };
+    let shown = Shown {
+        view: name.to_owned(),
+        strategy: strategy_name(kept.strategy),
+        durable: state.durable,
+    };
+    match parts {
+        Parts::Full => restored(stored, &layout, plan.schema()),
+        Parts::Append => bag(
+            restored(stored, &layout, parts_plan.schema())?,
+            cut(parts_plan, range)?,
+        ),
+        Parts::Core(_) => {
+            let merged = parts_plan.transform_down(|node| match core::recognize(&node)? {
+                Ok(core) => {
+                    let schema = maintain::restored_schema(&core)?;
+                    let stored = restored(stored.clone(), &layout, &schema)?;
+                    let answer = maintain::answer(&core, stored, range, shown.clone())?;
+                    Ok(Transformed::new(answer, true, TreeNodeRecursion::Jump))
                 }
-                other => Ok(Transformed::no(other)),
+                Err(_) => Ok(Transformed::no(node)),
             })?;
             Ok(merged.data)
         }
     }
 }
 
-/// The state table of a view, scanned; its columns are checked against what the query keeps.
+/// True when the state may stand for the rows it was made from.
+fn usable(kept: &Kept, state: &ViewHead, head: &DbHead) -> bool {
+    if kept.options.schedule.is_some() {
+        return state.refreshed_at.is_some();
+    }
+    match kept.strategy {
+        Strategy::Full => is_current(kept, state, head),
+        _ => kept.ignores_changes() || state.is_of(&kept.sources, head),
+    }
+}
+
+/// True when a whole result was made from exactly what the head holds.
+pub(super) fn is_current(kept: &Kept, state: &ViewHead, head: &DbHead) -> bool {
+    state.refreshed_at.is_some()
+        && state.is_of(&kept.sources, head)
+        && newest(kept, head) <= state.durable
+}
+
+/// The newest position of the streaming tables a view reads.
+pub(super) fn newest(kept: &Kept, head: &DbHead) -> Lsn {
+    let tables = kept.sources.iter().filter_map(|oid| head.tables.get(oid));
+    let streams = tables.filter(|t| t.streaming);
+    streams.map(|t| t.newest()).max().unwrap_or_default()
+}
+
+/// What is kept of a prepared query by a strategy, and how; nothing when it does not fit.
+pub(super) fn parts(strategy: Strategy, plan: &LogicalPlan) -> Result<Option<(Parts, Layout)>> {
+    let columns = || plan.schema().fields().iter().cloned().collect();
+    Ok(match strategy {
+        Strategy::Full => Some((Parts::Full, Layout::Rows(columns()))),
+        Strategy::Append if positionable(plan) => Some((Parts::Append, Layout::Append(columns()))),
+        Strategy::Append => None,
+        Strategy::Agg | Strategy::Agg2 | Strategy::Session | Strategy::Top => {
+            match kept_core(plan)? {
+                Ok(core) => {
+                    let layout = layout_of(&core)?;
+                    Some((Parts::Core(Box::new(core)), layout))
+                }
+                Err(_) => None,
+            }
+        }
+    })
+}
+
+/// The state table of a view, scanned; nothing when its columns are not those the query keeps.
 pub(super) fn stored(
-    name: &str,
     view: Oid,
-    analysis: &Analysis,
+    layout: &Layout,
     state: &Arc<LakeSnapshot>,
-) -> Result<LogicalPlan> {
+) -> Result<Option<LogicalPlan>> {
     let same = |a: &SchemaRef, b: &SchemaRef| {
         let ty = |f: &FieldRef| (f.name().clone(), f.data_type().clone());
         a.fields().iter().map(ty).eq(b.fields().iter().map(ty))
     };
-    if !same(&analysis.layout.stored(), &state.schema) {
-        return Err(Error::Internal(format!(
-            "the state of materialized view \"{name}\" does not fit its query"
-        ))
-        .into());
+    if !same(&layout.stored(), &state.schema) {
+        return Ok(None);
     }
     let table = WeirTable::at_version(view, Arc::clone(state));
     let source = provider_as_source(Arc::new(table));
-    LogicalPlanBuilder::scan(TableReference::bare(STATE), source, None)?.build()
-}
-
-/// Stored keys under the names of the aggregation, then state columns.
-pub(super) fn states(
-    split: &Split,
-    analysis: &Analysis,
-    stored: LogicalPlan,
-) -> Result<LogicalPlan> {
-    let Layout::Agg { keys, states } = &analysis.layout else {
-        return Err(Error::Internal("states of a view that keeps none".to_owned()).into());
-    };
-    let fields = analysis.layout.stored();
-    let named: Vec<_> = (0..keys.len())
-        .map(|i| {
-            let (relation, field) = split.schema.qualified_field(i);
-            (relation.cloned(), Arc::clone(field))
-        })
-        .collect();
-    let count: usize = states.iter().map(Vec::len).sum();
-    let columns = restored(fields.fields().iter(), &named)
-        .chain((0..count).map(|i| column(&format!("s{i}")).alias(format!("__state{i}"))));
-    LogicalPlanBuilder::from(stored).project(columns)?.build()
-}
-
-/// The stored columns that are there to be merged again: keys and states, without the range.
-pub(super) fn without_range(fields: &SchemaRef) -> impl Iterator<Item = Expr> + '_ {
-    let kept = fields
-        .fields()
-        .iter()
-        .filter(|f| f.name() != LO && f.name() != HI);
-    kept.map(|f| column(f.name()))
+    LogicalPlanBuilder::scan(TableReference::bare(STATE), source, None)?
+        .build()
+        .map(Some)
 }
 
 const STATE: &str = "_state";
 
-fn column(name: &str) -> Expr {
-    Expr::Column(Column::new(Some(TableReference::bare(STATE)), name))
-}
-
-type Named = (Option<TableReference>, FieldRef);
-
-/// Stored columns cast back and named as the query names them.
-fn restored<'a>(
-    stored: impl Iterator<Item = &'a FieldRef>,
-    wanted: &'a [Named],
-) -> impl Iterator<Item = Expr> {
-    stored.zip(wanted).map(|(stored, (relation, field))| {
-        let mut expr = column(stored.name());
+/// Stored columns cast back and named as the query names them, without positions.
+pub(super) fn restored(
+    stored: LogicalPlan,
+    layout: &Layout,
+    wanted: &DFSchema,
+) -> Result<LogicalPlan> {
+    let fields = layout.stored();
+    let positions: &[&str] = match layout {
+        Layout::Append(_) => &[LSN],
+        Layout::Agg { .. } => &[LO, HI],
+        Layout::Rows(_) => &[],
+    };
+    let kept = fields
+        .fields()
+        .iter()
+        .filter(|f| !positions.contains(&f.name().as_str()));
+    let columns = kept.zip(wanted.iter()).map(|(stored, (relation, field))| {
+        let column = Column::new(Some(TableReference::bare(STATE)), stored.name());
+        let mut expr = Expr::Column(column);
         if stored.data_type() != field.data_type() {
             expr = Expr::Cast(Cast::new(Box::new(expr), field.data_type().clone()));
         }
         let metadata = (!field.metadata().is_empty()).then(|| FieldMetadata::from(field.as_ref()));
-        expr.alias_qualified_with_metadata(relation.clone(), field.name(), metadata)
-    })
+        expr.alias_qualified_with_metadata(relation.cloned(), field.name(), metadata)
+    });
+    let columns: Vec<Expr> = columns.collect();
+    LogicalPlanBuilder::from(stored).project(columns)?.build()
 }

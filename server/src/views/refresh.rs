@@ -1,41 +1,33 @@
-//! Storing what a view lacks: new state for a range of positions, and folding many runs into one.
+//! Storing what a view lacks: new state for a range of positions, the whole anew, and many runs as one.
 //!
 //! Owns the order *read the head → compute → commit* per view, one at a time. Reads are exact without
-//! it; it keeps them cheap.
+//! it, except those of views with a schedule; it keeps them cheap.
 
+mod compute;
 mod locks;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array};
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use catalog::{Oid, Strategy};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
-use datafusion::execution::context::ExecutionProps;
-use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
-use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
-use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::logical_expr::LogicalPlan;
 use locks::{Locks, Turn};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::analysis::{Analysis, prepared};
-use super::read;
-use super::source::{Range, cut, positioned};
-use super::split::{Split, conform, next_stage};
+use super::options::Kept;
+use super::read::{is_current, newest};
+use super::source::Range;
 use crate::error::{Error, Result};
-use crate::stream::head::{DbHead, Lsn, TableHead, ViewHead};
+use crate::stream::StateChange;
+use crate::stream::head::{DbHead, Lsn, ViewHead};
 
-/// Positions that one run of an AGG view covers at most: bounds the rows held while it is made.
-const AGG_SLICE: i64 = 1 << 22;
-/// The same for an APPEND view, whose runs hold the rows themselves.
-const APPEND_SLICE: i64 = 1 << 19;
+/// Positions that one run of states covers at most: bounds the rows held while it is made.
+const STATES_SLICE: i64 = 1 << 22;
+/// The same where runs hold the rows themselves.
+const ROWS_SLICE: i64 = 1 << 19;
 
 /// A view's query over the tables of one head.
 #[derive(Debug, Clone)]
@@ -54,31 +46,18 @@ pub trait Host: std::fmt::Debug + Send + Sync {
     /// The newest head.
     fn head(&self) -> Arc<DbHead>;
 
-    /// Every materialized view with the streaming table it reads.
-    fn views(&self) -> Vec<(Oid, Oid)>;
+    /// Every materialized view.
+    fn views(&self) -> Vec<Kept>;
+
+    /// One of them, while it is there.
+    fn kept(&self, view: Oid) -> Option<Kept>;
 
     /// The view's query over that head, with the rights of its owner.
     async fn plan(&self, view: Oid, head: &Arc<DbHead>) -> Result<Planned>;
 
-    /// Adds a run, good for source rows up to `durable`, and publishes state and position in one
-    /// swap. A position that is stored already changes nothing.
-    async fn commit_state(
-        &self,
-        view: Oid,
-        source: Oid,
-        batches: Vec<RecordBatch>,
-        durable: Lsn,
-    ) -> Result<()>;
-
-    /// Puts these rows in the place of the whole state and publishes; does nothing when the state
-    /// stands beyond `durable` already.
-    async fn replace_state(
-        &self,
-        view: Oid,
-        source: Oid,
-        batches: Vec<RecordBatch>,
-        durable: Lsn,
-    ) -> Result<()>;
+    /// Makes one change of a view's state and publishes state and position in one swap. A change that
+    /// was computed over another state than the one that is there changes nothing.
+    async fn commit_state(&self, view: Oid, change: StateChange) -> Result<()>;
 }
 
 /// How eagerly views are stored in the background.
@@ -111,6 +90,15 @@ pub struct Refresher {
     host: Arc<dyn Host>,
     pace: Pace,
     locks: Locks,
+    /// Told when a view may have something to do before the next look.
+    work: Notify,
+}
+
+/// What is to be stored next.
+#[derive(Debug)]
+struct Step {
+    range: Range,
+    replace: bool,
 }
 
 impl Refresher {
@@ -120,88 +108,93 @@ impl Refresher {
             host,
             pace,
             locks: Locks::default(),
+            work: Notify::new(),
         }
     }
 
-    /// Stores everything the view's source holds now. Gives the position it then stands at.
-    pub async fn refresh(&self, view: Oid, source: Oid) -> Result<Lsn> {
+    /// Looks for work soon: rows that views have counted were changed, or an option was.
+    pub fn nudge(&self) {
+        self.work.notify_one();
+    }
+
+    /// Stores everything the view's sources hold now. Gives the position it then stands at.
+    pub async fn refresh(&self, view: Oid) -> Result<Lsn> {
+        self.store(view, false).await
+    }
+
+    /// Makes the whole state anew from the rows the sources hold now. Gives the position it then
+    /// stands at.
+    pub async fn rebuild(&self, view: Oid) -> Result<Lsn> {
+        self.store(view, true).await
+    }
+
+    async fn store(&self, view: Oid, mut anew: bool) -> Result<Lsn> {
         let mut turn = self.locks.hold(view).await;
-        let target = {
-            let head = self.host.head();
-            head.tables
-                .get(&source)
-                .map(|t| newest(t))
-                .unwrap_or_default()
-        };
-        let mut at = Lsn::default();
+        let mut target = None;
+        let mut last_run = None;
         loop {
             let head = self.host.head();
-            let Some(state) = head.views.get(&view).map(Arc::clone) else {
-                return Ok(at);
+            let (Some(kept), Some(state)) = (self.host.kept(view), head.views.get(&view)) else {
+                return Ok(Lsn::default());
             };
-            if state.durable >= target {
+            let target = *target.get_or_insert_with(|| newest(&kept, &head));
+            let Some(step) = next(&kept, state, &head, target, anew) else {
                 return Ok(state.durable);
+            };
+            if last_run == Some(state.run) {
+                return Err(Error::Internal(format!(
+                    "state of view {view} stands still"
+                )));
             }
-            if at > Lsn::default() && state.durable < at {
-                return Err(Error::Internal(format!("state of view {view} went back")));
-            }
+            last_run = Some(state.run);
             let planned = self.host.plan(view, &head).await?;
-            let step = self.step(&planned, view, &state, target);
-            let (batches, upto) = self.in_time(step).await?;
+            let work = compute::run(&planned, &kept, state, step.range);
+            let batches = self.in_time(work).await?;
+            let change = StateChange {
+                source: kept.source,
+                batches,
+                replace: step.replace,
+                base: state.run,
+                durable: match kept.strategy {
+                    Strategy::Full => head.visible,
+                    _ => step.range.upto.unwrap_or(state.durable),
+                },
+                epochs: epochs(&kept, state, &head, &step),
+                at: now(),
+            };
             let host = Arc::clone(&self.host);
-            let commit = async move { host.commit_state(view, source, batches, upto).await };
-            turn = whole(turn, commit).await?;
-            at = upto;
+            turn = whole(turn, async move { host.commit_state(view, change).await }).await?;
+            anew = false;
+            if kept.strategy == Strategy::Full {
+                return Ok(head.visible);
+            }
         }
     }
 
-    /// Makes the whole state anew from the rows the source holds now, for sources whose stored rows
-    /// were changed. Gives the position it then stands at.
-    pub async fn rebuild(&self, view: Oid, source: Oid) -> Result<Lsn> {
+    /// Folds the runs of a view into one when it has too many files. Says whether it did.
+    pub async fn compact(&self, view: Oid) -> Result<bool> {
         let turn = self.locks.hold(view).await;
         let head = self.host.head();
-        let Some(state) = head.views.get(&view) else {
-            return Ok(Lsn::default());
+        let (Some(kept), Some(state)) = (self.host.kept(view), head.views.get(&view)) else {
+            return Ok(false);
         };
-        let target = head.tables.get(&source).map(|t| newest(t));
-        let target = target.unwrap_or_default().max(state.durable);
-        let planned = self.host.plan(view, &head).await?;
-        let analysis = super::analyze(&planned.name, &planned.plan)?;
-        if analysis.strategy == Strategy::Append && target.0 > APPEND_SLICE {
-            return Err(Error::unsupported(
-                format!(
-                    "materialized view \"{}\" is too big to rebuild",
-                    planned.name
-                ),
-                "drop it and create it again",
-            ));
+        let folds = !matches!(kept.strategy, Strategy::Append | Strategy::Full);
+        if !folds || state.state.files.len() <= self.pace.files {
+            return Ok(false);
         }
-        let work = run(&planned, &analysis, Lsn::default(), target);
-        let batches = self.in_time(work).await?;
+        let planned = self.host.plan(view, &head).await?;
+        let batches = self.in_time(compute::fold(&planned, &kept, state)).await?;
+        let change = StateChange {
+            source: kept.source,
+            batches,
+            replace: true,
+            base: state.run,
+            durable: state.durable,
+            epochs: state.epochs.clone(),
+            at: state.refreshed_at.unwrap_or_else(now),
+        };
         let host = Arc::clone(&self.host);
-        let commit = async move { host.replace_state(view, source, batches, target).await };
-        whole(turn, commit).await?;
-        Ok(target)
-    }
-
-    /// Folds the runs of an AGG view into one when it has too many files. Says whether it did.
-    pub async fn compact(&self, view: Oid, source: Oid) -> Result<bool> {
-        let turn = self.locks.hold(view).await;
-        let head = self.host.head();
-        let Some(state) = head.views.get(&view) else {
-            return Ok(false);
-        };
-        if state.state.files.len() <= self.pace.files {
-            return Ok(false);
-        }
-        let planned = self.host.plan(view, &head).await?;
-        let folded = self.in_time(fold(&planned, view, state)).await?;
-        let Some(batches) = folded else {
-            return Ok(false);
-        };
-        let (host, durable) = (Arc::clone(&self.host), state.durable);
-        let commit = async move { host.replace_state(view, source, batches, durable).await };
-        whole(turn, commit).await?;
+        whole(turn, async move { host.commit_state(view, change).await }).await?;
         Ok(true)
     }
 
@@ -209,47 +202,58 @@ impl Refresher {
     /// tried again at the next look; its reads stay exact meanwhile.
     pub async fn run(&self, stop: CancellationToken) {
         loop {
+            let pause = self.pause();
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(self.pace.every) => {}
+                () = self.work.notified() => {}
+                () = tokio::time::sleep(pause) => {}
             }
-            for (view, source) in self.host.views() {
-                let kept = tokio::select! {
+            for kept in self.host.views() {
+                let done = tokio::select! {
                     () = stop.cancelled() => return,
-                    kept = self.keep(view, source) => kept,
+                    done = self.keep(&kept) => done,
                 };
-                if let Err(e) = kept {
-                    tracing::warn!(view = %view, error = %e, "materialized view not stored");
+                if let Err(e) = done {
+                    tracing::warn!(view = %kept.oid, error = %e, "materialized view not stored");
                 }
             }
         }
     }
 
-    async fn keep(&self, view: Oid, source: Oid) -> Result<()> {
-        if lag(&self.host.head(), view, source) > self.pace.lag {
-            Box::pin(self.refresh(view, source)).await?;
-        }
-        Box::pin(self.compact(view, source)).await?;
-        Ok(())
+    /// Until the next look, or the next view that is due.
+    fn pause(&self) -> Duration {
+        let head = self.host.head();
+        let now = now();
+        let due = self.host.views().into_iter().filter_map(|kept| {
+            let state = head.views.get(&kept.oid)?;
+            let due = due_at(&kept, state)?;
+            Some(Duration::from_micros(
+                due.saturating_sub(now).max(0).cast_unsigned(),
+            ))
+        });
+        let soonest = due.min().unwrap_or(self.pace.every);
+        soonest.clamp(
+            Duration::from_millis(100).min(self.pace.every),
+            self.pace.every,
+        )
     }
 
-    async fn step(
-        &self,
-        planned: &Planned,
-        view: Oid,
-        state: &ViewHead,
-        target: Lsn,
-    ) -> Result<(Vec<RecordBatch>, Lsn)> {
-        let analysis = super::analyze(&planned.name, &planned.plan)?;
-        // the layout is checked before anything is written to it
-        read::stored(&planned.name, view, &analysis, &state.state)?;
-        let slice = match analysis.strategy {
-            Strategy::Append => APPEND_SLICE,
-            Strategy::Agg => AGG_SLICE,
+    async fn keep(&self, kept: &Kept) -> Result<()> {
+        let head = self.host.head();
+        let Some(state) = head.views.get(&kept.oid) else {
+            return Ok(());
         };
-        let upto = target.min(Lsn(state.durable.0.saturating_add(slice)));
-        let batches = run(planned, &analysis, state.durable, upto).await?;
-        Ok((batches, upto))
+        let wanted = match (due_at(kept, state), kept.strategy) {
+            (Some(due), _) => due <= now(),
+            // its reads run the query: storing a result that the next row makes stale is no use
+            (None, Strategy::Full) => false,
+            (None, _) => moved(kept, state, &head) || lag(kept, &head) > self.pace.lag,
+        };
+        if wanted {
+            Box::pin(self.refresh(kept.oid)).await?;
+        }
+        Box::pin(self.compact(kept.oid)).await?;
+        Ok(())
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
@@ -261,6 +265,72 @@ impl Refresher {
             )),
         }
     }
+}
+
+/// The next run, or nothing when the state has everything up to the target.
+fn next(kept: &Kept, state: &ViewHead, head: &DbHead, target: Lsn, anew: bool) -> Option<Step> {
+    if kept.strategy == Strategy::Full {
+        let range = Range {
+            after: Lsn::default(),
+            upto: None,
+        };
+        let stale = anew || !is_current(kept, state, head);
+        return stale.then_some(Step {
+            range,
+            replace: true,
+        });
+    }
+    // the first commit also says that there was one, for views that are read as of it
+    let replace = anew || moved(kept, state, head) || state.refreshed_at.is_none();
+    if !replace && state.durable >= target {
+        return None;
+    }
+    let after = match replace {
+        true => Lsn::default(),
+        false => state.durable,
+    };
+    let slice = match kept.strategy {
+        Strategy::Append | Strategy::Top => ROWS_SLICE,
+        _ => STATES_SLICE,
+    };
+    let upto = target.min(Lsn(after.0.saturating_add(slice)));
+    Some(Step {
+        range: Range {
+            after,
+            upto: Some(upto),
+        },
+        replace,
+    })
+}
+
+/// True when rows that the state has counted were changed, and it has to follow.
+fn moved(kept: &Kept, state: &ViewHead, head: &DbHead) -> bool {
+    !kept.ignores_changes() && !state.is_of(&kept.sources, head)
+}
+
+/// The epochs that a run's state is of. One that keeps what was changed stays of before: should it
+/// have to follow one day, it is made anew.
+fn epochs(
+    kept: &Kept,
+    state: &ViewHead,
+    head: &DbHead,
+    step: &Step,
+) -> std::collections::BTreeMap<Oid, i64> {
+    let epoch = |oid: &Oid| head.tables.get(oid).map(|t| (*oid, t.epoch()));
+    if kept.ignores_changes() && !step.replace {
+        let known = |oid: &Oid| (*oid, state.epochs.get(oid).copied().unwrap_or(0));
+        return kept.sources.iter().map(known).collect();
+    }
+    kept.sources.iter().filter_map(epoch).collect()
+}
+
+fn due_at(kept: &Kept, state: &ViewHead) -> Option<i64> {
+    let every = i64::try_from(kept.options.schedule?.as_micros()).unwrap_or(i64::MAX);
+    Some(state.refreshed_at.unwrap_or(0).saturating_add(every))
+}
+
+fn now() -> i64 {
+    chrono::Utc::now().timestamp_micros()
 }
 
 /// Finishes a commit also when the caller goes away (a cancelled statement, shutdown), and keeps the
@@ -284,126 +354,10 @@ fn detached<T: Send + 'static>(
     tokio::spawn(work)
 }
 
-/// How many positions of its source a view has not stored.
-pub fn lag(head: &DbHead, view: Oid, source: Oid) -> i64 {
-    match (head.views.get(&view), head.tables.get(&source)) {
-        (Some(view), Some(table)) => newest(table).0.saturating_sub(view.durable.0).max(0),
-        _ => 0,
+/// How many positions of its sources a view has not stored.
+pub fn lag(kept: &Kept, head: &DbHead) -> i64 {
+    match head.views.get(&kept.oid) {
+        Some(view) => newest(kept, head).0.saturating_sub(view.durable.0).max(0),
+        None => 0,
     }
-}
-
-/// The newest position a table holds.
-fn newest(table: &TableHead) -> Lsn {
-    table
-        .tail
-        .last()
-        .map_or(table.flushed, |t| t.hi.max(table.flushed))
-}
-
-/// The state of the positions `after < _lsn <= upto`, in stored columns.
-pub(super) async fn run(
-    planned: &Planned,
-    analysis: &Analysis,
-    after: Lsn,
-    upto: Lsn,
-) -> Result<Vec<RecordBatch>> {
-    let range = Range {
-        after,
-        upto: Some(upto),
-    };
-    let session = &planned.session;
-    let stored = analysis.layout.stored();
-    match analysis.strategy {
-        Strategy::Append => {
-            let plan = positioned(&planned.plan, range)?;
-            let rows = session.create_physical_plan(&plan).await?;
-            let rows = conform(Arc::new(CoalescePartitionsExec::new(rows)), &stored)?;
-            Ok(collect(rows, session.task_ctx()).await?)
-        }
-        Strategy::Agg => {
-            let mut split = aggregation(&planned.plan)?;
-            split.rows = cut(split.rows, range)?;
-            let rows = session.create_physical_plan(&split.rows).await?;
-            let partial = partial(&split, session.execution_props(), rows)?;
-            let states: Arc<dyn ExecutionPlan> = Arc::<AggregateExec>::clone(&partial);
-            reduced(session, &partial, states, &stored, (Lsn(after.0 + 1), upto)).await
-        }
-    }
-}
-
-/// All runs of an AGG view as one; nothing for the other strategies.
-pub(super) async fn fold(
-    planned: &Planned,
-    view: Oid,
-    head: &ViewHead,
-) -> Result<Option<Vec<RecordBatch>>> {
-    let analysis = super::analyze(&planned.name, &planned.plan)?;
-    if analysis.strategy != Strategy::Agg {
-        return Ok(None);
-    }
-    let session = &planned.session;
-    let stored = analysis.layout.stored();
-    let split = aggregation(&planned.plan)?;
-    let scan = read::stored(&planned.name, view, &analysis, &head.state)?;
-    let scan = LogicalPlanBuilder::from(scan)
-        .project(read::without_range(&stored))?
-        .build()?;
-    let states = session.create_physical_plan(&scan).await?;
-    let none: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(Arc::new(
-        split.rows.schema().as_arrow().clone(),
-    )));
-    let partial = partial(&split, session.execution_props(), none)?;
-    let states = conform(states, &partial.schema())?;
-    reduced(session, &partial, states, &stored, (Lsn(1), head.durable))
-        .await
-        .map(Some)
-}
-
-fn partial(
-    split: &Split,
-    props: &ExecutionProps,
-    rows: Arc<dyn ExecutionPlan>,
-) -> Result<Arc<AggregateExec>> {
-    let planning = PhysicalPlanningContext::default();
-    let lowered = split
-        .over
-        .lower(split.rows.schema(), &rows.schema(), props, &planning)?;
-    Ok(lowered.partial(rows)?)
-}
-
-/// States of several partitions or runs, each key once, in stored columns.
-async fn reduced(
-    session: &SessionState,
-    partial: &AggregateExec,
-    states: Arc<dyn ExecutionPlan>,
-    stored: &SchemaRef,
-    (lo, hi): (Lsn, Lsn),
-) -> Result<Vec<RecordBatch>> {
-    let one = Arc::new(CoalescePartitionsExec::new(states));
-    let reduced = next_stage(partial, AggregateMode::PartialReduce, one)?;
-    let count = reduced.schema().fields().len();
-    let kept: Vec<_> = stored.fields().iter().take(count).cloned().collect();
-    let columns = conform(reduced, &Arc::new(Schema::new(kept)))?;
-    let batches = collect(columns, session.task_ctx()).await?;
-    let ranged = batches.into_iter().map(|batch| {
-        let constant = |v: Lsn| Arc::new(Int64Array::from(vec![v.0; batch.num_rows()])) as ArrayRef;
-        let mut columns = batch.columns().to_vec();
-        columns.extend([constant(lo), constant(hi)]);
-        Ok(RecordBatch::try_new(Arc::clone(stored), columns)?)
-    });
-    ranged.collect()
-}
-
-/// The one aggregation of an AGG view.
-fn aggregation(plan: &LogicalPlan) -> Result<Split> {
-    let plan = prepared(plan.clone())?;
-    let mut found = None;
-    plan.apply(|node| {
-        if let LogicalPlan::Aggregate(aggregate) = node {
-            found = Some(Split::new(aggregate)?);
-            return Ok(TreeNodeRecursion::Stop);
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    found.ok_or_else(|| Error::Internal("an AGG view without an aggregation".to_owned()))
 }

@@ -1,4 +1,4 @@
-//! The one streaming table below a view's query, cut to a range of log positions.
+//! The streaming tables below a view's core, cut to a range of log positions.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use datafusion::logical_expr::{
     Expr, Filter, LogicalPlan, LogicalPlanBuilder, Projection, SubqueryAlias, TableScan, lit,
 };
 
+use super::core::{has_subquery, plain_rows};
 use crate::engine::scan::WeirTable;
 use crate::error::Error;
 use crate::stream::head::Lsn;
@@ -33,6 +34,17 @@ pub(super) fn cut(plan: LogicalPlan, range: Range) -> Result<LogicalPlan> {
         other => Ok(Transformed::no(other)),
     })?;
     Ok(plan.data)
+}
+
+/// The shape of APPEND views: each result row comes from one row of one table, and has its position.
+pub(super) fn positionable(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::TableScan(_) => plain_rows(plan),
+        LogicalPlan::Filter(_) | LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => {
+            !has_subquery(plan).unwrap_or(true) && plan.inputs().into_iter().all(positionable)
+        }
+        _ => false,
+    }
 }
 
 /// The plan of an APPEND view with its source cut to the range, and each row's position in front.

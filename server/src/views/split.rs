@@ -3,18 +3,20 @@
 //! Every group key, argument and FILTER condition becomes a column of the rows, so that the same
 //! aggregates can be built again, at any time, from the row columns alone.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{Column, DFSchema, DFSchemaRef};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::ExecutionProps;
-use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams};
+use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams, Sort};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Projection, lit};
 use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_expr::expressions::{self, CastExpr};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
@@ -46,7 +48,7 @@ pub(super) struct Over {
 #[derive(Debug, Clone)]
 pub(super) struct Lowered {
     group: PhysicalGroupBy,
-    pub(super) calls: Vec<Arc<AggregateFunctionExpr>>,
+    calls: Vec<Arc<AggregateFunctionExpr>>,
     filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
 }
 
@@ -79,6 +81,19 @@ impl Split {
             over: Over { keys, calls, names },
             schema: Arc::clone(&aggregate.schema),
         })
+    }
+
+    /// Keys as the aggregation names them, then the state columns `__state0`….
+    pub(super) fn state_schema(&self) -> Result<DFSchemaRef> {
+        let (_, states) = self.partial_fields()?;
+        let keys = self.schema.iter().take(self.over.keys);
+        let keys = keys.map(|(relation, field)| (relation.cloned(), Arc::clone(field)));
+        let states = states.iter().flatten().enumerate().map(|(i, field)| {
+            let field = Field::new(state_name(i), field.data_type().clone(), true);
+            (None, Arc::new(field))
+        });
+        let fields = keys.chain(states).collect();
+        DFSchema::new_with_metadata(fields, HashMap::new()).map(Arc::new)
     }
 
     /// Keys and state fields as DataFusion's partial aggregation gives them.
@@ -139,6 +154,11 @@ impl Over {
 }
 
 impl Lowered {
+    /// How many keys the rows have.
+    fn keys(&self) -> usize {
+        self.group.expr().len()
+    }
+
     /// Rows to states. Keys may come out more than once.
     pub(super) fn partial(&self, rows: Arc<dyn ExecutionPlan>) -> Result<Arc<AggregateExec>> {
         let schema = rows.schema();
@@ -154,18 +174,39 @@ impl Lowered {
     }
 }
 
-/// The stage after `partial`: states to states, or states to results.
-pub(super) fn next_stage(
-    partial: &AggregateExec,
+/// The stage after `partial`: states to states, or states to results. `names` are the keys' names; the
+/// states follow them in the order of the aggregates.
+pub(super) fn merge(
+    lowered: &Lowered,
+    rows: &DFSchema,
+    names: Vec<String>,
     mode: AggregateMode,
     states: Arc<dyn ExecutionPlan>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
+    let raw = Arc::new(rows.as_arrow().clone());
+    // making the first stage settles how each aggregate runs
+    let first = lowered.partial(Arc::new(EmptyExec::new(Arc::clone(&raw))))?;
+    let calls = first.aggr_expr().to_vec();
+    let found = states.schema();
+    let keys = found.fields().iter().take(names.len()).cloned();
+    let expected: Vec<FieldRef> = keys
+        .chain(first.schema().fields().iter().skip(lowered.keys()).cloned())
+        .collect();
+    let states = conform(states, &Arc::new(Schema::new(expected)))?;
+    let group = names.into_iter().enumerate().map(|(i, name)| {
+        let column = expressions::Column::new(found.field(i).name(), i);
+        (Arc::new(column) as Arc<dyn PhysicalExpr>, name)
+    });
     // FILTER conditions belong to the rows and are spent
-    let calls = partial.aggr_expr().to_vec();
     let none = vec![None; calls.len()];
-    let group = partial.group_expr().as_final();
-    let next = AggregateExec::try_new(mode, group, calls, none, states, partial.input_schema())?;
+    let group = PhysicalGroupBy::new_single(group.collect());
+    let next = AggregateExec::try_new(mode, group, calls, none, states, raw)?;
     Ok(Arc::new(next))
+}
+
+/// Name of a state column in a plan.
+pub(super) fn state_name(i: usize) -> String {
+    format!("__state{i}")
 }
 
 /// The columns of `input` in order, cast to exactly these fields.
@@ -188,11 +229,18 @@ pub(super) fn conform(
         .enumerate()
         .map(|(i, (f, target))| {
             let column: Arc<dyn PhysicalExpr> = Arc::new(expressions::Column::new(f.name(), i));
-            let cast = CastExpr::new_with_target_field(column, Arc::clone(target), None);
-            (
-                Arc::new(cast) as Arc<dyn PhysicalExpr>,
-                target.name().clone(),
-            )
+            let same = f.data_type() == target.data_type()
+                && f.is_nullable() == target.is_nullable()
+                && f.metadata() == target.metadata();
+            let value = match same {
+                true => column,
+                false => Arc::new(CastExpr::new_with_target_field(
+                    column,
+                    Arc::clone(target),
+                    None,
+                )),
+            };
+            (value, target.name().clone())
         });
     let columns: Vec<_> = columns.collect();
     Ok(Arc::new(ProjectionExec::try_new(columns, input)?))
@@ -214,11 +262,18 @@ fn over_columns(call: AggregateFunction, index: usize, columns: &mut Vec<Expr>) 
         .params
         .filter
         .map(|f| Box::new(moved(*f, format!("__if{index}"))));
+    let order_by = call.params.order_by.into_iter().enumerate();
+    let order_by = order_by.map(|(j, sort)| Sort {
+        expr: moved(sort.expr, format!("__by{index}_{j}")),
+        ..sort
+    });
+    let order_by = order_by.collect();
     Expr::AggregateFunction(AggregateFunction {
         func: call.func,
         params: AggregateFunctionParams {
             args,
             filter,
+            order_by,
             ..call.params
         },
     })

@@ -1,12 +1,14 @@
 //! What a view stores: its columns and their types, in weir's own versioned format.
 //!
 //! Format 1, AGG: keys `g0…`, state columns `s0…` in the order of the aggregates, and the log range
-//! `_lo`…`_hi` that a run was made from; rows are a bag, a key may repeat. APPEND: `_lsn`, then the
-//! result columns. Types are the lake's own; each is cast back exactly before it is merged.
+//! `_lo`…`_hi` that a run was made from; rows are a bag, a key may repeat. SESSION: the same, the last
+//! two states being a session's first and last time. APPEND: `_lsn`, then the result columns. TOP and
+//! FULL: the columns alone. Types are the lake's own; each is cast back exactly before it is merged.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 
 use super::analysis::Analysis;
 use crate::types::LSN;
@@ -25,8 +27,10 @@ const FORBIDDEN: &[char] = &[' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '=']
 /// What the state holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// Result rows.
+    /// Result rows with their positions.
     Append(Vec<FieldRef>),
+    /// Rows alone.
+    Rows(Vec<FieldRef>),
     /// Keys and, per aggregate, its state fields.
     Agg {
         keys: Vec<FieldRef>,
@@ -40,13 +44,10 @@ impl Layout {
         let position = |name: &str| Field::new(name, DataType::Int64, false);
         let fields: Vec<Field> = match self {
             Self::Append(columns) => {
-                let names = append_names(columns);
-                let columns = columns
-                    .iter()
-                    .zip(names)
-                    .map(|(f, name)| stored(&name, f, key_type));
-                std::iter::once(position(LSN)).chain(columns).collect()
+                let first = std::iter::once(position(LSN));
+                first.chain(row_fields(columns)).collect()
             }
+            Self::Rows(columns) => row_fields(columns).collect(),
             Self::Agg { keys, states } => {
                 let keys = keys.iter().enumerate();
                 let keys = keys.map(|(i, f)| stored(&format!("g{i}"), f, key_type));
@@ -63,7 +64,9 @@ impl Layout {
     /// The first column whose type cannot be stored without loss.
     pub(super) fn unsupported(&self) -> Option<&FieldRef> {
         match self {
-            Self::Append(columns) => columns.iter().find(|f| key_type(f.data_type()).is_none()),
+            Self::Append(columns) | Self::Rows(columns) => {
+                columns.iter().find(|f| key_type(f.data_type()).is_none())
+            }
             Self::Agg { keys, states } => {
                 let keys = keys.iter().find(|f| key_type(f.data_type()).is_none());
                 let mut states = states.iter().flatten();
@@ -84,10 +87,17 @@ fn stored(name: &str, field: &FieldRef, ty: fn(&DataType) -> Option<DataType>) -
     Field::new(name, ty, field.is_nullable()).with_metadata(field.metadata().clone())
 }
 
-/// Result names where the lake can hold them all, numbered ones otherwise.
-fn append_names(columns: &[FieldRef]) -> Vec<String> {
-    let plain = |name: &str| !name.is_empty() && !name.contains(FORBIDDEN);
-    if columns.iter().all(|f| plain(f.name())) {
+fn row_fields(columns: &[FieldRef]) -> impl Iterator<Item = Field> + '_ {
+    let named = columns.iter().zip(row_names(columns));
+    named.map(|(f, name)| stored(&name, f, key_type))
+}
+
+/// Result names where the lake can hold them all, numbered ones otherwise. Names of the lake differ by
+/// more than their case.
+fn row_names(columns: &[FieldRef]) -> Vec<String> {
+    let plain = |name: &str| !name.is_empty() && name != LSN && !name.contains(FORBIDDEN);
+    let distinct: BTreeSet<String> = columns.iter().map(|f| f.name().to_lowercase()).collect();
+    if distinct.len() == columns.len() && columns.iter().all(|f| plain(f.name())) {
         columns.iter().map(|f| f.name().clone()).collect()
     } else {
         (0..columns.len()).map(|i| format!("c{i}")).collect()
@@ -130,6 +140,13 @@ fn key_type(ty: &DataType) -> Option<DataType> {
             key_type(of.data_type())?,
             true,
         ))),
+        DataType::Struct(fields) => {
+            let kept = fields.iter().map(|f| {
+                let ty = key_type(f.data_type())?;
+                Some(Field::new(f.name(), ty, true))
+            });
+            DataType::Struct(kept.collect::<Option<Fields>>()?)
+        }
         _ => return None,
     })
 }

@@ -1,4 +1,6 @@
+mod random;
 mod refusals;
+mod strategies;
 mod world;
 
 use datafusion::common::ScalarValue;
@@ -199,7 +201,7 @@ async fn rebuilding_forgets_rows_that_the_source_lost() {
         world.refresh(view).await;
         assert!(!world.read(view).await.rows.is_empty());
     }
-    world.delete_all().await;
+    world.delete("true").await;
     world.append(events(&mut random, 41, 10)).await;
     for view in world.views() {
         world.rebuild(view).await;
@@ -282,7 +284,8 @@ async fn state_format_1_has_these_columns() {
     let world = World::new(&[]).await;
     for (call, expected) in golden {
         let sql = format!("SELECT k, {call} AS x FROM t GROUP BY k");
-        let schema = state_schema(&analyze("v", &world.plan(&sql).await).unwrap());
+        let schema =
+            state_schema(&analyze("v", &world.plan(&sql).await, &Options::default()).unwrap());
         let names: Vec<_> = schema.fields().iter().map(|f| f.name().as_str()).collect();
         let states: Vec<_> = schema
             .fields()

@@ -23,6 +23,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion_macros::user_doc;
 
+use super::hop_window;
 use super::session_id::{self, SessionId, time_and_gap};
 use crate::FunctionError;
 use crate::duration::{constant, positive_micros};
@@ -95,7 +96,7 @@ impl ScalarUDFImpl for SessionWindow {
     }
 }
 
-/// The rule that plans aggregates over `session_window` and checks calls of `session_id`. Works before and after
+/// The rule that plans aggregates over `session_window` and `hop_window` and checks calls of `session_id`. Works before and after
 /// type coercion.
 pub fn analyzer_rule() -> Arc<dyn AnalyzerRule + Send + Sync> {
     Arc::new(SessionWindowRule)
@@ -110,7 +111,9 @@ impl AnalyzerRule for SessionWindowRule {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(rewrite).map(|t| t.data)
+        let plan = plan.transform_up_with_subqueries(rewrite)?.data;
+        plan.transform_up_with_subqueries(hop_window::expand)
+            .map(|t| t.data)
     }
 }
 
@@ -281,4 +284,50 @@ fn misplaced() -> FunctionError {
     FunctionError::misplaced("session_window is only allowed in GROUP BY").with_hint(
         "GROUP BY session_window(ts, gap), or use session_id(ts, gap) OVER (PARTITION BY … ORDER BY ts)",
     )
+}
+
+/// What the rule made of an aggregate over `session_window`, found again in a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedSessions {
+    /// Longest pause inside a session, an interval.
+    pub gap: ScalarValue,
+    /// Which group key is the session's number within the other keys.
+    pub number: usize,
+}
+
+/// Recognizes an aggregation that the rule made: its last group key numbers the sessions of the others,
+/// and its last two aggregates are a session's first and last time.
+pub fn planned_sessions(aggregate: &Aggregate) -> Option<PlannedSessions> {
+    let named = |expr: &Expr, name: &str| match expr {
+        Expr::Column(column) => column.name == name,
+        Expr::Alias(alias) => alias.name == name,
+        _ => false,
+    };
+    let (last, keys) = aggregate.group_expr.split_last()?;
+    let [.., start, end] = aggregate.aggr_expr.as_slice() else {
+        return None;
+    };
+    let LogicalPlan::Window(window) = aggregate.input.as_ref() else {
+        return None;
+    };
+    let [Expr::Alias(number)] = window.window_expr.as_slice() else {
+        return None;
+    };
+    let Expr::WindowFunction(call) = number.expr.as_ref() else {
+        return None;
+    };
+    let partition = keys.iter().map(|key| key.clone().unalias());
+    let ours = call.fun.name() == "session_id"
+        && number.name == NUMBER
+        && named(last, NUMBER)
+        && named(start, START)
+        && named(end, LAST)
+        && partition.eq(call.params.partition_by.iter().cloned());
+    match call.params.args.get(1) {
+        Some(Expr::Literal(gap, _)) if ours => Some(PlannedSessions {
+            gap: gap.clone(),
+            number: keys.len(),
+        }),
+        _ => None,
+    }
 }

@@ -118,6 +118,7 @@ impl Lake {
             )),
             lake: self.snapshot(),
             flushed: self.flushed,
+            changes: 0,
             tail,
         })
     }

@@ -84,6 +84,7 @@ fn view(dir: &Path) -> ViewSpec {
         schema: schema(),
         partition_by: Vec::new(),
         source: Oid(1),
+        sources: vec![Oid(1)],
         root: Url::from_directory_path(dir.join("v")).unwrap(),
     }
 }
@@ -142,25 +143,29 @@ async fn work(dir: &Path) {
 /// Copies the source rows above the view's position into its state.
 async fn refresh(stream: &Stream) {
     let head = stream.head();
-    let durable = head.views[&VIEW].durable;
+    let view = &head.views[&VIEW];
     let table = &head.tables[&Oid(1)];
-    if durable < table.flushed {
-        // those rows left the tail: a whole refresh would read them from storage
+    // rows that left the tail are read from storage: a whole refresh
+    let replace = view.durable < table.flushed;
+    let batches: Vec<RecordBatch> = if replace {
         let all: Vec<RecordBatch> = stored(&table.lake.root).await;
         let tail = table.tail.iter().map(|b| b.batch.clone());
-        let rows = all.into_iter().chain(tail).collect();
-        stream
-            .replace_state(VIEW, Oid(1), rows, head.visible)
-            .await
-            .unwrap();
-        return;
-    }
-    let rows = table.tail.iter().filter_map(|b| tail::above(b, durable));
-    let rows = rows.map(|b| b.batch).collect();
-    stream
-        .commit_state(VIEW, Oid(1), rows, head.visible)
-        .await
-        .unwrap();
+        all.into_iter().chain(tail).collect()
+    } else {
+        let above = |b| tail::above(b, view.durable);
+        let rows = table.tail.iter().filter_map(above);
+        rows.map(|b| b.batch).collect()
+    };
+    let change = StateChange {
+        source: Oid(1),
+        batches,
+        replace,
+        base: view.run,
+        durable: head.visible,
+        epochs: [(Oid(1), 0)].into(),
+        at: 1,
+    };
+    stream.commit_state(VIEW, change).await.unwrap();
 }
 
 async fn stored(root: &Url) -> Vec<RecordBatch> {

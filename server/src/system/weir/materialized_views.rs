@@ -4,34 +4,51 @@ use super::{object_name, word};
 use crate::error::Result;
 use crate::system::SystemContext;
 use crate::system::frame::Frame;
+use crate::views::explain::state_bytes;
+use crate::views::refresh::lag;
+use crate::views::{Kept, OnSourceChange};
 
 pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
     for (schema, relation) in cx.relations() {
-        let Some(kept) = &relation.materialized else {
+        let (Some(view), Some(kept)) = (&relation.materialized, Kept::of(relation)?) else {
             continue;
         };
         let head = cx.head.views.get(&relation.oid);
-        let bytes: Option<u64> = head.map(|h| h.state.files.iter().map(|f| f.size).sum());
         frame.row([
             ("oid", relation.oid.into()),
             ("view_schema", schema.into()),
             ("view_name", (&relation.name).into()),
             ("owner", cx.role_name(relation.owner).into()),
-            ("strategy", word(&kept.strategy).into()),
-            ("codes", kept.codes.clone().into()),
+            ("strategy", word(&view.strategy).into()),
+            ("codes", view.codes.clone().into()),
             ("source", object_name(&cx.catalog, kept.source).into()),
-            ("state_format", kept.state_format.into()),
+            (
+                "sources",
+                kept.sources
+                    .iter()
+                    .map(|oid| object_name(&cx.catalog, *oid))
+                    .collect::<Vec<String>>()
+                    .into(),
+            ),
+            ("on_source_change", on_source_change(&kept).into()),
+            ("schedule", relation.options.get("schedule").cloned().into()),
+            ("state_format", view.state_format.into()),
             ("definition", relation.query.clone().into()),
             ("location", relation.location.clone().into()),
             ("durable_lsn", head.map(|h| h.durable.0).into()),
-            (
-                "lag",
-                head.map(|h| cx.head.visible.0.saturating_sub(h.durable.0))
-                    .into(),
-            ),
+            ("lag", head.map(|_| lag(&kept, &cx.head)).into()),
+            ("last_refresh_at", head.and_then(|h| h.refreshed_at).into()),
             ("state_files", head.map(|h| h.state.files.len()).into()),
-            ("state_bytes", bytes.map(u64::cast_signed).into()),
+            ("state_bytes", state_bytes(&kept, &cx.head).into()),
         ])?;
     }
     Ok(())
+}
+
+fn on_source_change(kept: &Kept) -> &'static str {
+    match kept.on_source_change() {
+        OnSourceChange::Fail => "fail",
+        OnSourceChange::Ignore => "ignore",
+        OnSourceChange::Recompute => "recompute",
+    }
 }

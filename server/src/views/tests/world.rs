@@ -1,6 +1,7 @@
-//! A streaming table `t` with views over it: real Delta tables, the real refresher, a head in memory.
+//! A streaming table `t` and a dimension `d` with views over them: real Delta tables, the real
+//! refresher, a head in memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use catalog::Oid;
+use catalog::{Oid, Strategy};
 use datafusion::catalog::Session;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::ViewTable;
@@ -29,19 +30,30 @@ use tokio::sync::Notify;
 use crate::engine::scan::WeirTable;
 use crate::engine::scan::fixture::Lake;
 use crate::error::Result;
-use crate::lake::LakeSnapshot;
+use crate::stream::StateChange;
 use crate::stream::head::{DbHead, Lsn, TableHead, ViewHead};
 use crate::types::LSN;
 use crate::views::refresh::{Host, Pace, Planned, Refresher};
-use crate::views::{analyze, extension_planner, read_plan, state_schema};
+use crate::views::{Kept, Options, analyze, extension_planner, read_plan, state_schema};
 
 const SOURCE: Oid = Oid(16384);
+const DIM: Oid = Oid(16385);
 
 pub(super) struct World {
     host: Arc<TestHost>,
     pub(super) refresher: Refresher,
     source: tokio::sync::Mutex<Lake>,
+    dim: tokio::sync::Mutex<Lake>,
     plain: Arc<TableHead>,
+}
+
+#[derive(Debug)]
+struct NoKeys;
+
+impl udfs::SecretKeys for NoKeys {
+    fn key(&self, name: &str) -> datafusion::error::Result<Arc<[u8]>> {
+        datafusion::common::plan_err!("no key {name}")
+    }
 }
 
 /// The real planner list, as a session installs it.
@@ -68,8 +80,16 @@ fn session(head: &DbHead) -> SessionContext {
         .with_config(config)
         .with_default_features()
         .with_query_planner(Arc::new(Planner))
+        .with_analyzer_rule(udfs::analyzer_rule())
         .build();
+    let mut state = state;
+    let keys: Arc<dyn udfs::SecretKeys> = Arc::new(NoKeys);
+    udfs::register_all(&mut state, &keys).unwrap();
     let ctx = SessionContext::new_with_state(state);
+    if let Some(table) = head.tables.get(&DIM) {
+        let table = WeirTable::new(Arc::clone(table), false);
+        ctx.register_table("d", Arc::new(table)).unwrap();
+    }
     if let Some(table) = head.tables.get(&SOURCE) {
         let table = WeirTable::new(Arc::clone(table), false);
         ctx.register_table("t", Arc::new(table)).unwrap();
@@ -89,6 +109,7 @@ async fn planned(ctx: &SessionContext, sql: &str) -> LogicalPlan {
 #[derive(Debug)]
 struct TestHost {
     sql: HashMap<Oid, String>,
+    kept: Mutex<HashMap<Oid, Kept>>,
     head: Mutex<Arc<DbHead>>,
     states: tokio::sync::Mutex<HashMap<Oid, Lake>>,
     /// The next commit says that it began, and takes its time.
@@ -103,13 +124,6 @@ impl TestHost {
         change(&mut next);
         *head = Arc::new(next);
     }
-
-    fn publish_state(&self, view: Oid, state: Arc<LakeSnapshot>, durable: Lsn) {
-        self.publish(|head| {
-            head.views
-                .insert(view, Arc::new(ViewHead { state, durable }));
-        });
-    }
 }
 
 fn one(batches: &[RecordBatch], schema: &SchemaRef) -> RecordBatch {
@@ -122,8 +136,12 @@ impl Host for TestHost {
         Arc::clone(&self.head.lock().unwrap())
     }
 
-    fn views(&self) -> Vec<(Oid, Oid)> {
-        self.sql.keys().map(|view| (*view, SOURCE)).collect()
+    fn views(&self) -> Vec<Kept> {
+        self.kept.lock().unwrap().values().cloned().collect()
+    }
+
+    fn kept(&self, view: Oid) -> Option<Kept> {
+        self.kept.lock().unwrap().get(&view).cloned()
     }
 
     async fn plan(&self, view: Oid, head: &Arc<DbHead>) -> Result<Planned> {
@@ -136,67 +154,77 @@ impl Host for TestHost {
         })
     }
 
-    async fn commit_state(
-        &self,
-        view: Oid,
-        source: Oid,
-        batches: Vec<RecordBatch>,
-        durable: Lsn,
-    ) -> Result<()> {
-        assert_eq!(source, SOURCE);
-        assert!(self.head().views[&view].durable < durable);
+    async fn commit_state(&self, view: Oid, change: StateChange) -> Result<()> {
+        assert_eq!(self.head().views[&view].run, change.base);
         if self.dawdle.swap(false, Ordering::SeqCst) {
             self.began.notify_one();
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let mut states = self.states.lock().await;
         let lake = states.get_mut(&view).unwrap();
-        let schema = Arc::clone(&lake.schema);
-        lake.append(one(&batches, &schema)).await;
-        self.publish_state(view, lake.snapshot(), durable);
-        Ok(())
-    }
-
-    async fn replace_state(
-        &self,
-        view: Oid,
-        source: Oid,
-        batches: Vec<RecordBatch>,
-        durable: Lsn,
-    ) -> Result<()> {
-        assert_eq!(source, SOURCE);
-        assert!(self.head().views[&view].durable <= durable);
-        let mut states = self.states.lock().await;
-        let lake = states.get_mut(&view).unwrap();
-        let schema = Arc::clone(&lake.schema);
-        lake.overwrite(one(&batches, &schema)).await;
-        self.publish_state(view, lake.snapshot(), durable);
+        let batch = one(&change.batches, &lake.schema);
+        match change.replace {
+            true => lake.overwrite(batch).await,
+            false => lake.append(batch).await,
+        }
+        let state = ViewHead {
+            state: lake.snapshot(),
+            durable: change.durable,
+            epochs: change.epochs,
+            run: change.base + 1,
+            refreshed_at: Some(change.at),
+        };
+        self.publish(|head| {
+            head.views.insert(view, Arc::new(state));
+        });
         Ok(())
     }
 }
 
 impl World {
     pub(super) async fn new(queries: &[&str]) -> Self {
+        let queries: Vec<(&str, &str)> = queries.iter().map(|q| (*q, "")).collect();
+        Self::with_options(&queries).await
+    }
+
+    /// Views with options, written `key=value key=value`.
+    pub(super) async fn with_options(queries: &[(&str, &str)]) -> Self {
         let source = Lake::create(&stored(), &[]).await;
+        let dim = Lake::create(&dim_schema(), &[]).await;
         let mut head = DbHead::default();
         head.tables.insert(SOURCE, source.head(vec![]));
+        head.tables.insert(DIM, dim_head(&dim));
         let mut states = HashMap::new();
         let mut sql = HashMap::new();
-        for (i, query) in queries.iter().enumerate() {
+        let mut kept = HashMap::new();
+        for (i, (query, options)) in queries.iter().enumerate() {
             let view = Oid(20000 + u32::try_from(i).unwrap());
-            let analysis = analyze("v", &planned(&session(&head), query).await).unwrap();
-            assert_eq!(analysis.source, SOURCE);
+            let options = options_of(options);
+            let plan = planned(&session(&head), query).await;
+            let analysis = analyze("v", &plan, &options).expect(query);
             let lake = Lake::create(&state_schema(&analysis), &[]).await;
             let state = ViewHead {
                 state: lake.snapshot(),
                 durable: Lsn::default(),
+                epochs: BTreeMap::new(),
+                run: 0,
+                refreshed_at: None,
             };
             head.views.insert(view, Arc::new(state));
             states.insert(view, lake);
             sql.insert(view, (*query).to_owned());
+            let known = Kept {
+                oid: view,
+                strategy: analysis.strategy,
+                source: analysis.source,
+                sources: analysis.sources,
+                options,
+            };
+            kept.insert(view, known);
         }
         let host = Arc::new(TestHost {
             sql,
+            kept: Mutex::new(kept),
             head: Mutex::new(Arc::new(head)),
             states: tokio::sync::Mutex::new(states),
             dawdle: AtomicBool::new(false),
@@ -218,6 +246,7 @@ impl World {
             host,
             refresher,
             source,
+            dim: tokio::sync::Mutex::new(dim),
             plain: Arc::new(plain),
         }
     }
@@ -240,13 +269,20 @@ impl World {
         newest.0 + 1
     }
 
+    pub(super) fn strategy(&self, view: Oid) -> Strategy {
+        self.host.kept(view).unwrap().strategy
+    }
+
+    pub(super) fn set_options(&self, view: Oid, options: &str) {
+        let mut kept = self.host.kept.lock().unwrap();
+        kept.get_mut(&view).unwrap().options = options_of(options);
+    }
+
     pub(super) async fn append(&self, batch: RecordBatch) {
         let source = self.source.lock().await;
         let mut tail: Vec<RecordBatch> = self.tail();
         tail.push(batch);
-        self.host.publish(|head| {
-            head.tables.insert(SOURCE, source.head(tail));
-        });
+        self.publish_source(&source, tail, 0);
     }
 
     fn tail(&self) -> Vec<RecordBatch> {
@@ -257,6 +293,18 @@ impl World {
             .collect()
     }
 
+    fn publish_source(&self, source: &Lake, tail: Vec<RecordBatch>, changes: i64) {
+        self.host.publish(|head| {
+            let changes = head.tables[&SOURCE].changes + changes;
+            let table = TableHead {
+                changes,
+                ..TableHead::clone(&source.head(tail))
+            };
+            head.visible = head.visible.max(table.newest());
+            head.tables.insert(SOURCE, Arc::new(table));
+        });
+    }
+
     /// Moves the tail to storage, as one file.
     pub(super) async fn flush(&self) {
         let mut source = self.source.lock().await;
@@ -264,15 +312,39 @@ impl World {
         if !tail.is_empty() {
             source.append(one(&tail, &stored())).await;
         }
-        self.host.publish(|head| {
-            head.tables.insert(SOURCE, source.head(vec![]));
+        self.publish_source(&source, vec![], 0);
+    }
+
+    /// Takes stored rows away, as DELETE would, after a flush.
+    pub(super) async fn delete(&self, condition: &str) {
+        self.flush().await;
+        let head = self.host.head();
+        let ctx = session(&head);
+        let table = WeirTable::new(Arc::clone(&head.tables[&SOURCE]), true);
+        ctx.register_table("all_rows", Arc::new(table)).unwrap();
+        let sql = format!("SELECT * FROM all_rows WHERE ({condition}) IS NOT TRUE");
+        let rest = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
+        let rest: Vec<RecordBatch> = rest
+            .into_iter()
+            .map(|b| RecordBatch::try_new(stored(), b.columns().to_vec()).unwrap())
+            .collect();
+        let mut source = self.source.lock().await;
+        source.overwrite(one(&rest, &stored())).await;
+        self.publish_source(&source, vec![], 1);
+    }
+
+    /// Other rows in the dimension.
+    pub(super) async fn change_dim(&self, batch: RecordBatch) {
+        let mut dim = self.dim.lock().await;
+        dim.overwrite(batch).await;
+        let head = dim_head(&dim);
+        self.host.publish(|all| {
+            all.tables.insert(DIM, head);
         });
     }
 
     pub(super) async fn refresh(&self, view: Oid) {
-        Box::pin(self.refresher.refresh(view, SOURCE))
-            .await
-            .unwrap();
+        Box::pin(self.refresher.refresh(view)).await.unwrap();
     }
 
     /// Begins to refresh and goes away in the middle of the commit.
@@ -285,25 +357,11 @@ impl World {
     }
 
     pub(super) async fn compact(&self, view: Oid) -> bool {
-        Box::pin(self.refresher.compact(view, SOURCE))
-            .await
-            .unwrap()
+        Box::pin(self.refresher.compact(view)).await.unwrap()
     }
 
     pub(super) async fn rebuild(&self, view: Oid) {
-        Box::pin(self.refresher.rebuild(view, SOURCE))
-            .await
-            .unwrap();
-    }
-
-    /// Takes the newest stored rows away, as DELETE would.
-    pub(super) async fn delete_all(&self) {
-        let mut source = self.source.lock().await;
-        let none = RecordBatch::new_empty(stored());
-        source.overwrite(none).await;
-        self.host.publish(|head| {
-            head.tables.insert(SOURCE, source.head(vec![]));
-        });
+        Box::pin(self.refresher.rebuild(view)).await.unwrap();
     }
 
     pub(super) fn durable(&self, view: Oid) -> i64 {
@@ -338,7 +396,7 @@ impl World {
         let head = self.host.head();
         let ctx = session(&head);
         let plan = planned(&ctx, self.sql(view)).await;
-        let plan = read_plan("v", view, plan, &head.views[&view]).unwrap();
+        let plan = read_plan("v", &self.host.kept(view).unwrap(), plan, &head).unwrap();
         rows_of(ctx.execute_logical_plan(plan).await.unwrap()).await
     }
 
@@ -347,7 +405,7 @@ impl World {
         let ctx = session(&head);
         let mut plan = planned(&ctx, self.sql(view)).await;
         if kept {
-            plan = read_plan("v", view, plan, &head.views[&view]).unwrap();
+            plan = read_plan("v", &self.host.kept(view).unwrap(), plan, &head).unwrap();
         }
         ctx.register_table("v", Arc::new(ViewTable::new(plan, None)))
             .unwrap();
@@ -375,6 +433,58 @@ impl World {
     }
 }
 
+fn options_of(text: &str) -> Options {
+    let pairs = text.split_whitespace().map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap();
+        (key.to_owned(), value.to_owned())
+    });
+    Options::parse(&pairs.collect()).unwrap()
+}
+
+fn dim_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("k", DataType::Utf8, true),
+        Field::new("region", DataType::Utf8, true),
+        Field::new("w", DataType::Int32, true),
+    ]))
+}
+
+fn dim_head(dim: &Lake) -> Arc<TableHead> {
+    Arc::new(TableHead {
+        oid: DIM,
+        streaming: false,
+        schema: dim_schema(),
+        ..TableHead::clone(&dim.head(vec![]))
+    })
+}
+
+/// Random rows of the dimension: keys of the events and others, some twice.
+pub(super) fn dimension(random: &mut impl Rng) -> RecordBatch {
+    let rows = random.random_range(0..9);
+    let (mut k, mut region, mut w) = (vec![], vec![], vec![]);
+    for _ in 0..rows {
+        let some = |random: &mut dyn rand::RngCore| random.random_bool(0.85);
+        k.push(some(random).then(|| KEYS[random.random_range(0..KEYS.len())]));
+        region.push(some(random).then(|| ["eu", "us"][random.random_range(0..2)]));
+        w.push(some(random).then(|| random.random_range(0i32..5)));
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(k)),
+        Arc::new(StringArray::from(region)),
+        Arc::new(Int32Array::from(w)),
+    ];
+    RecordBatch::try_new(dim_schema(), columns).unwrap()
+}
+
+const KEYS: [&str; 6] = [
+    "a",
+    "ab",
+    "b",
+    "a long key that does not fit a view",
+    "ü",
+    "",
+];
+
 fn stored() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new(LSN, DataType::Int64, false),
@@ -394,21 +504,13 @@ fn stored() -> SchemaRef {
 
 /// Random rows from that position on: few keys, NULLs everywhere, NaN among the float keys.
 pub(super) fn events(random: &mut impl Rng, first: i64, rows: i64) -> RecordBatch {
-    let keys = [
-        "a",
-        "ab",
-        "b",
-        "a long key that does not fit a view",
-        "ü",
-        "",
-    ];
     let floats = [0.0, 1.5, -3.25, f64::NAN, f64::INFINITY];
     let mut k: Vec<Option<&str>> = vec![];
     let (mut i, mut v, mut f, mut d, mut b, mut ts) =
         (vec![], vec![], vec![], vec![], vec![], vec![]);
     for _ in 0..rows {
         let some = |random: &mut dyn rand::RngCore| random.random_bool(0.85);
-        k.push(some(random).then(|| keys[random.random_range(0..keys.len())]));
+        k.push(some(random).then(|| KEYS[random.random_range(0..KEYS.len())]));
         i.push(random.random_range(-5i32..50));
         v.push(some(random).then(|| random.random_range(-100.0..100.0)));
         f.push(some(random).then(|| floats[random.random_range(0..floats.len())]));

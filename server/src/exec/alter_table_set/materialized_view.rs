@@ -1,0 +1,78 @@
+//! `ALTER MATERIALIZED VIEW v SET (schedule = '…', on_source_change = '…', refresh = '…')`.
+//!
+//! What is stored stays: options that would ask for another strategy are refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use catalog::{Change, Relation, Snapshot};
+
+use super::relations;
+use crate::engine::names::defining_plan;
+use crate::error::{Error, Result, SqlState};
+use crate::exec::{Outcome, Run};
+use crate::governance::privileges;
+use crate::views::{self, Kept, Options};
+
+/// Runs the statement.
+pub(super) async fn execute(
+    run: &Run,
+    view: &Relation,
+    options: &BTreeMap<String, String>,
+) -> Result<Outcome> {
+    let scope = &run.scope;
+    let engine = &scope.engine;
+    privileges::check_owner(&scope.catalog, &scope.caller.role, view)?;
+    scope.touch(view.oid);
+    let plan = defining_plan(&scope.inlining_views(), view).await?.1;
+    let _ddl = engine.ddl().await;
+    let catalog = engine.catalog();
+    let Some(found) = catalog.relation_by_oid(view.oid) else {
+        return Err(Error::undefined_table(&view.name));
+    };
+    let mut altered = found.clone();
+    altered.options.extend(options.clone());
+    let wanted = Options::parse(&altered.options)?;
+    let Some(kept) = Kept::of(found)? else {
+        return Err(relations::wrong_kind(found, "a materialized view"));
+    };
+    let analysis = views::analyze(&view.name, &plan, &wanted)?;
+    if analysis.strategy != kept.strategy {
+        return Err(Error::unsupported(
+            format!(
+                "materialized view \"{}\" would have to be kept in another way",
+                view.name
+            ),
+            "use CREATE OR REPLACE MATERIALIZED VIEW",
+        ));
+    }
+    let kept = Kept {
+        options: wanted,
+        ..kept
+    };
+    if !kept.is_exact() {
+        check_parents(&catalog, found)?;
+    }
+    engine.commit(vec![Change::PutRelation(altered)]).await?;
+    engine.refresher.nudge();
+    relations::done(run, "ALTER MATERIALIZED VIEW")
+}
+
+/// Views that are kept over this one keep what its query gives.
+fn check_parents(catalog: &Snapshot, view: &Relation) -> Result<()> {
+    let readers = relations::readers(catalog, &BTreeSet::from([view.oid]));
+    let parent = readers
+        .iter()
+        .filter_map(|oid| catalog.relation_by_oid(*oid))
+        .find(|r| r.materialized.is_some());
+    match parent {
+        None => Ok(()),
+        Some(parent) => Err(Error::refused(
+            SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+            format!(
+                "materialized view \"{}\" cannot have these options: \"{}\" is kept over it",
+                view.name, parent.name
+            ),
+        )
+        .with_hint("drop the other view first")),
+    }
+}

@@ -1,0 +1,338 @@
+//! Random queries of the grammar that views accept, under random schedules of what can happen to
+//! their sources and state: a read always gives what the query gives at the same cut.
+//!
+//! `WEIR_VIEW_SCHEDULES` says how many schedules (one query under one sequence of events) are run.
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use super::same;
+use super::world::{World, dimension, events};
+
+/// Queries that share one world, and so one sequence of events.
+const VIEWS: usize = 6;
+
+fn pick(random: &mut StdRng, from: &[&str]) -> String {
+    (*from.choose(random).unwrap()).to_owned()
+}
+
+fn some(random: &mut StdRng, from: &[&str], most: usize) -> Vec<String> {
+    let count = random.random_range(1..=most.min(from.len()));
+    let chosen = from.choose_multiple(random, count);
+    chosen.map(|s| (*s).to_owned()).collect()
+}
+
+fn condition(random: &mut StdRng) -> String {
+    pick(
+        random,
+        &[
+            "i > 5",
+            "k IS NOT NULL",
+            "b",
+            "k LIKE 'a%'",
+            "v < 40.0 OR i % 2 = 0",
+            "ts > TIMESTAMPTZ '1970-01-01T02:00:00Z'",
+            "NOT b AND i < 30",
+            "k IN ('a', 'b', 'ü')",
+        ],
+    )
+}
+
+fn filtered(random: &mut StdRng) -> String {
+    match random.random_bool(0.4) {
+        true => format!(" WHERE {}", condition(random)),
+        false => String::new(),
+    }
+}
+
+const KEYS: &[&str] = &[
+    "k",
+    "b",
+    "i % 4",
+    "upper(k)",
+    "date_bin(INTERVAL '1 hour', ts)",
+    "f",
+    "coalesce(k, 'none')",
+];
+
+const AGGREGATES: &[&str] = &[
+    "count(*)",
+    "count(v)",
+    "sum(i)",
+    "sum(d)",
+    "avg(v)",
+    "avg(d)",
+    "min(ts)",
+    "max(k)",
+    "max(v)",
+    "stddev(v)",
+    "var_pop(i)",
+    "corr(v, i)",
+    "bool_or(b)",
+    "bit_xor(i)",
+    "count(*) FILTER (WHERE i > 10)",
+    "sum(i) FILTER (WHERE k = 'a' OR b)",
+    "last_value(i ORDER BY ts, i)",
+    "regr_intercept(v, i)",
+];
+
+const MERGED: &[&str] = &[
+    "count(*)",
+    "sum(i)",
+    "min(ts)",
+    "max(d)",
+    "bool_and(b)",
+    "count(k)",
+];
+
+/// `e0 AS prefix0, e1 AS prefix1, …`
+fn named(exprs: &[String], prefix: &str) -> String {
+    let named = exprs.iter().enumerate();
+    let named: Vec<String> = named.map(|(i, e)| format!("{e} AS {prefix}{i}")).collect();
+    named.join(", ")
+}
+
+fn aggregation(random: &mut StdRng) -> String {
+    let keys = match random.random_bool(0.15) {
+        true => Vec::new(),
+        false => some(random, KEYS, 3),
+    };
+    let calls = some(random, AGGREGATES, 4);
+    let from = match random.random_bool(0.15) {
+        true => "(SELECT * FROM t WHERE b UNION ALL SELECT * FROM t WHERE i > 20) AS u".to_owned(),
+        false => "t".to_owned(),
+    };
+    let select = [named(&keys, "g"), named(&calls, "a")];
+    let select: Vec<String> = select.into_iter().filter(|s| !s.is_empty()).collect();
+    let group = match keys.is_empty() {
+        true => String::new(),
+        false => format!(" GROUP BY {}", keys.join(", ")),
+    };
+    let having = match random.random_bool(0.2) {
+        true => " HAVING count(*) > 2",
+        false => "",
+    };
+    let select = select.join(", ");
+    let filtered = filtered(random);
+    format!("SELECT {select} FROM {from}{filtered}{group}{having}")
+}
+
+fn distinct(random: &mut StdRng) -> String {
+    let key = pick(random, KEYS);
+    let value = pick(random, &["i", "k", "ts", "i % 7", "d"]);
+    let others = named(&some(random, MERGED, 3), "a");
+    let filter = match random.random_bool(0.3) {
+        true => " FILTER (WHERE i > 0)",
+        false => "",
+    };
+    let filtered = filtered(random);
+    format!(
+        "SELECT {key} AS g, count(DISTINCT {value}){filter} AS n, {others} FROM t{filtered} GROUP BY {key}"
+    )
+}
+
+fn sessions(random: &mut StdRng) -> String {
+    let gap = pick(random, &["1 minute", "10 minutes", "30 minutes", "2 hours"]);
+    let window = format!("session_window(ts, INTERVAL '{gap}')");
+    let mut keys = match random.random_bool(0.2) {
+        true => Vec::new(),
+        false => some(random, &["k", "b", "i % 4"], 2),
+    };
+    let calls = named(&some(random, AGGREGATES, 3), "a");
+    let named_keys = match keys.is_empty() {
+        true => String::new(),
+        false => format!("{}, ", named(&keys, "g")),
+    };
+    keys.push(window.clone());
+    let filtered = filtered(random);
+    let group = keys.join(", ");
+    format!("SELECT {named_keys}{window} AS w, {calls} FROM t{filtered} GROUP BY {group}")
+}
+
+fn top(random: &mut StdRng) -> String {
+    let rank = pick(random, &["rank", "dense_rank"]);
+    let by = pick(random, &["k", "k, b", "i % 3"]);
+    let order = pick(
+        random,
+        &["i DESC", "ts, i", "d NULLS FIRST, i", "b, ts DESC"],
+    );
+    let n = random.random_range(1..5);
+    let filtered = filtered(random);
+    format!(
+        "SELECT k, i, ts, d, b FROM t{filtered} QUALIFY {rank}() OVER (PARTITION BY {by} ORDER BY {order}) <= {n}"
+    )
+}
+
+fn joined(random: &mut StdRng) -> String {
+    let join = pick(random, &["JOIN", "LEFT JOIN"]);
+    let on = pick(
+        random,
+        &[
+            "t.k = d.k",
+            "t.k = d.k AND d.w > 1",
+            "t.k = d.k AND t.i > d.w",
+        ],
+    );
+    let keys = some(random, &["d.region", "t.b", "d.w", "t.k"], 2);
+    let calls = some(
+        random,
+        &[
+            "count(*)",
+            "sum(t.i)",
+            "avg(t.v)",
+            "var(t.v)",
+            "min(t.ts)",
+            "count(t.d)",
+        ],
+        3,
+    );
+    let select = [named(&keys, "g"), named(&calls, "a")].join(", ");
+    let condition = pick(
+        random,
+        &[
+            "",
+            " WHERE t.i > 3",
+            " WHERE d.w < 4 AND t.b",
+            " WHERE t.i > d.w",
+        ],
+    );
+    let keys = keys.join(", ");
+    format!("SELECT {select} FROM t {join} d ON {on}{condition} GROUP BY {keys}")
+}
+
+fn above(random: &mut StdRng) -> String {
+    let inner = "SELECT k, b, count(*) AS n, sum(i) AS s FROM t";
+    let filtered = filtered(random);
+    let inner = format!("({inner}{filtered} GROUP BY k, b) AS q");
+    let template = pick(
+        random,
+        &[
+            "SELECT b, max(n) AS m, count(*) AS c FROM {q} GROUP BY b",
+            "SELECT k, b, n, rank() OVER (PARTITION BY b ORDER BY n) AS r FROM {q}",
+            "SELECT * FROM {q} ORDER BY n DESC, s, k, b LIMIT 5",
+            "SELECT q.k, q.n, d.region FROM {q} JOIN d ON q.k = d.k",
+            "SELECT k, n FROM {q} WHERE k IN (SELECT k FROM d WHERE w > 1)",
+            "SELECT DISTINCT n FROM {q}",
+            "SELECT k, s * 2 AS s2, coalesce(s, 0) / n AS mean FROM {q} WHERE n > 1",
+        ],
+    );
+    template.replace("{q}", &inner)
+}
+
+fn rows(random: &mut StdRng) -> String {
+    let columns = named(
+        &some(
+            random,
+            &[
+                "k",
+                "i * 2",
+                "ts",
+                "d",
+                "coalesce(k, '?')",
+                "v",
+                "make_array(i)",
+            ],
+            4,
+        ),
+        "c",
+    );
+    let filtered = filtered(random);
+    format!("SELECT {columns} FROM t{filtered}")
+}
+
+fn anew(random: &mut StdRng) -> String {
+    pick(
+        random,
+        &[
+            "SELECT k, median(i) AS m FROM t GROUP BY k",
+            "SELECT t.k, t.i, d.w FROM t LEFT JOIN d ON t.k = d.k",
+            "SELECT k, i, rank() OVER (PARTITION BY k ORDER BY i, ts) AS r FROM t",
+            "SELECT k FROM t EXCEPT SELECT k FROM d",
+            "SELECT count(*) AS n, (SELECT count(*) FROM d) AS m FROM t",
+            "SELECT a.k, count(*) AS n FROM t AS a JOIN t AS c ON a.k = c.k AND a.i = c.i GROUP BY a.k",
+            "SELECT region, count(*) AS n FROM d GROUP BY region",
+            "SELECT k, b, count(*) AS n FROM t GROUP BY ROLLUP (k, b)",
+        ],
+    )
+}
+
+fn hops(random: &mut StdRng) -> String {
+    let window = pick(
+        random,
+        &[
+            "hop_window(ts, INTERVAL '1 hour', INTERVAL '20 minutes')",
+            "hop_window(ts, INTERVAL '10 minutes', INTERVAL '30 minutes')",
+        ],
+    );
+    let calls = named(&some(random, AGGREGATES, 3), "a");
+    let filtered = filtered(random);
+    format!("SELECT b, {window} AS w, {calls} FROM t{filtered} GROUP BY b, {window}")
+}
+
+fn query(random: &mut StdRng) -> String {
+    match random.random_range(0..17) {
+        16 => hops(random),
+        0..4 => aggregation(random),
+        4..6 => distinct(random),
+        6..9 => sessions(random),
+        9..11 => top(random),
+        11..13 => joined(random),
+        13 => above(random),
+        14 => rows(random),
+        _ => anew(random),
+    }
+}
+
+async fn happen(world: &World, random: &mut StdRng) {
+    match random.random_range(0..20) {
+        0..9 => {
+            let rows = random.random_range(1..30);
+            world.append(events(random, world.next_lsn(), rows)).await;
+        }
+        9..12 => world.flush().await,
+        12..14 => world.change_dim(dimension(random)).await,
+        14 => {
+            let gone = condition(random);
+            world.delete(&gone).await;
+        }
+        _ => {}
+    }
+    for view in world.views() {
+        match random.random_range(0..10) {
+            0..3 => world.refresh(view).await,
+            3..5 => drop(world.compact(view).await),
+            5 if random.random_bool(0.2) => world.rebuild(view).await,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn random_views_are_their_queries_under_random_schedules() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long a test runs is asked for outside"
+    )]
+    let wanted = std::env::var("WEIR_VIEW_SCHEDULES").ok();
+    let schedules: usize = wanted.and_then(|n| n.parse().ok()).unwrap_or(48);
+    #[expect(clippy::disallowed_methods, reason = "another part of a long run")]
+    let from = std::env::var("WEIR_VIEW_SEED").ok();
+    let from: u64 = from.and_then(|n| n.parse().ok()).unwrap_or(1000);
+    for seed in (from..).take(schedules.div_ceil(VIEWS)) {
+        let mut random = StdRng::seed_from_u64(seed);
+        let queries: Vec<String> = (0..VIEWS).map(|_| query(&mut random)).collect();
+        let views: Vec<(&str, &str)> = queries
+            .iter()
+            .map(|q| (q.as_str(), "on_source_change=recompute"))
+            .collect();
+        let world = World::with_options(&views).await;
+        for _ in 0..random.random_range(4..9) {
+            happen(&world, &mut random).await;
+        }
+        for view in world.views() {
+            let what = format!("seed {seed}: {}", world.sql(view));
+            same(&world.direct(view).await, &world.read(view).await, &what);
+        }
+    }
+}
