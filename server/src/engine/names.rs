@@ -252,9 +252,22 @@ fn renamed(plan: LogicalPlan, relation: &Relation) -> Result<LogicalPlan> {
         )
         .with_hint("create the view again"));
     }
-    let exprs = columns
-        .into_iter()
-        .zip(&relation.columns)
-        .map(|(column, named)| Expr::Column(column).alias(&named.name));
+    let named = columns.iter().zip(&relation.columns);
+    if named
+        .clone()
+        .all(|(column, named)| column.name == named.name)
+    {
+        // a column under an alias of its own name confuses the optimizer when its fields are taken
+        return Ok(plan);
+    }
+    let exprs = named.map(|(column, named)| {
+        let same = column.relation.is_none() && column.name == named.name;
+        let column = Expr::Column(column.clone());
+        match same {
+            true => column,
+            false => column.alias(&named.name),
+        }
+    });
+    let exprs: Vec<Expr> = exprs.collect();
     Ok(LogicalPlanBuilder::from(plan).project(exprs)?.build()?)
 }

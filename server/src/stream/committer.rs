@@ -3,7 +3,7 @@
 //! delta-rs loses or doubles rows when two commits of one table are planned over the same state,
 //! so every commit here is made under the table's lock over a state read inside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -204,6 +204,17 @@ async fn publish_change(core: &Core, oid: Oid, lake: LakeSnapshot) -> Result<()>
     core.stored(oid, lake, Lsn::default(), Some(changes))
 }
 
+/// Which runs of a view's state a new one replaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replaces {
+    /// None: it is added.
+    Nothing,
+    /// All of them.
+    Everything,
+    /// Those in these files.
+    Files(BTreeSet<String>),
+}
+
 /// One change of a view's state.
 #[derive(Debug)]
 pub struct StateChange {
@@ -211,8 +222,8 @@ pub struct StateChange {
     pub source: Oid,
     /// Rows of the run.
     pub batches: Vec<RecordBatch>,
-    /// They take the place of all runs before.
-    pub replace: bool,
+    /// What they take the place of.
+    pub replaces: Replaces,
     /// [`ViewHead::run`] of the state it was computed over.
     pub base: i64,
     /// The state is good for source rows up to here afterwards.
@@ -254,16 +265,19 @@ pub(super) async fn commit_state(
         .into_iter()
         .map(move |batch| tail::conform(&batch, &schema));
     let adds = lake::write_files(&lake, stream::iter(batches)).await?;
-    let removes = if change.replace {
-        let state = lake.table.snapshot()?;
-        state
-            .log_data()
-            .iter()
-            .map(|file| file.remove_action(true))
-            .collect()
-    } else {
-        Vec::new()
+    let goes = |path: &str| match &change.replaces {
+        Replaces::Nothing => false,
+        Replaces::Everything => true,
+        Replaces::Files(files) => files.contains(path),
     };
+    let removes = lake
+        .table
+        .snapshot()?
+        .log_data()
+        .iter()
+        .filter(|file| goes(&file.path()))
+        .map(|file| file.remove_action(true))
+        .collect();
     crash_point("state-after-data-fsync-before-commit");
     let mut after = ViewHead {
         state: Arc::new(lake.clone()),

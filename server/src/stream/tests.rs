@@ -418,10 +418,13 @@ async fn view_state_and_its_position_change_together_and_once() {
         )
     };
     assert_eq!(state(&stream), (Lsn(0), Some(0)));
-    let change = |base, durable, replace| StateChange {
+    let change = |base, durable, anew| StateChange {
         source: Oid(1),
         batches: vec![batch(0..3)],
-        replace,
+        replaces: match anew {
+            true => Replaces::Everything,
+            false => Replaces::Nothing,
+        },
         base,
         durable: Lsn(durable),
         epochs: [(Oid(1), 5)].into(),

@@ -24,6 +24,9 @@ const SESSION: &str = "__session";
 /// The state of the rows in a range: keys and states, or rows of the core.
 pub(super) fn run(core: &Core, range: Range, shown: Shown) -> Result<LogicalPlan> {
     match core {
+        // without keys there is a state per thread at most, and the optimizer takes an aggregation over
+        // one partial aggregation for the final one
+        Core::Agg(agg) if agg.split.over.keys == 0 => new_states(&agg.split, range),
         Core::Agg(agg) => reduced(shown, &agg.split, new_states(&agg.split, range)?),
         Core::Session(session) => {
             let new = session.new_states(range)?;
@@ -80,8 +83,11 @@ pub(super) fn bag(stored: LogicalPlan, new: LogicalPlan) -> Result<LogicalPlan> 
         .collect();
     let all = LogicalPlanBuilder::from(stored).union(new)?.build()?;
     let named = all.schema().columns().into_iter().zip(names);
-    let named = named
-        .map(|(column, (relation, name))| Expr::Column(column).alias_qualified(relation, name));
+    let named = named.map(|(column, (relation, name))| match relation {
+        // a column under an alias of its own name confuses the optimizer when its fields are taken
+        None if column.relation.is_none() && column.name == name => Expr::Column(column),
+        relation => Expr::Column(column).alias_qualified(relation, name),
+    });
     let named = named.collect();
     Projection::try_new(named, Arc::new(all)).map(LogicalPlan::Projection)
 }

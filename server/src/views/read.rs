@@ -156,6 +156,14 @@ pub(super) fn stored(
         .map(Some)
 }
 
+/// The rows of a state as they are, positions included.
+pub(super) fn stored_rows(view: Oid, state: &Arc<LakeSnapshot>) -> Result<LogicalPlan> {
+    let table = WeirTable::at_version(view, Arc::clone(state));
+    let table = WeirTable::new(Arc::clone(table.head()), true);
+    let source = provider_as_source(Arc::new(table));
+    LogicalPlanBuilder::scan(TableReference::bare(STATE), source, None)?.build()
+}
+
 const STATE: &str = "_state";
 
 /// Stored columns cast back and named as the query names them, without positions.

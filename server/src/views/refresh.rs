@@ -21,13 +21,16 @@ use super::options::Kept;
 use super::read::{is_current, newest};
 use super::source::Range;
 use crate::error::{Error, Result};
-use crate::stream::StateChange;
+use crate::lake::LakeFile;
 use crate::stream::head::{DbHead, Lsn, ViewHead};
+use crate::stream::{Replaces, StateChange};
 
 /// Positions that one run of states covers at most: bounds the rows held while it is made.
 const STATES_SLICE: i64 = 1 << 22;
 /// The same where runs hold the rows themselves.
 const ROWS_SLICE: i64 = 1 << 19;
+/// Files that a fold takes at least.
+const LEAST_FOLDED: usize = 4;
 
 /// A view's query over the tables of one head.
 #[derive(Debug, Clone)]
@@ -153,7 +156,10 @@ impl Refresher {
             let change = StateChange {
                 source: kept.source,
                 batches,
-                replace: step.replace,
+                replaces: match step.replace {
+                    true => Replaces::Everything,
+                    false => Replaces::Nothing,
+                },
                 base: state.run,
                 durable: match kept.strategy {
                     Strategy::Full => head.visible,
@@ -171,23 +177,26 @@ impl Refresher {
         }
     }
 
-    /// Folds the runs of a view into one when it has too many files. Says whether it did.
+    /// Folds the smallest runs of a view into one when it has too many files. Says whether it did.
     pub async fn compact(&self, view: Oid) -> Result<bool> {
         let turn = self.locks.hold(view).await;
         let head = self.host.head();
         let (Some(kept), Some(state)) = (self.host.kept(view), head.views.get(&view)) else {
             return Ok(false);
         };
-        let folds = !matches!(kept.strategy, Strategy::Append | Strategy::Full);
-        if !folds || state.state.files.len() <= self.pace.files {
+        let files = &state.state.files;
+        if kept.strategy == Strategy::Full || files.len() <= self.pace.files {
             return Ok(false);
         }
+        let folded = smallest(files);
         let planned = self.host.plan(view, &head).await?;
-        let batches = self.in_time(compute::fold(&planned, &kept, state)).await?;
+        let batches = self
+            .in_time(compute::fold(&planned, &kept, state, &folded))
+            .await?;
         let change = StateChange {
             source: kept.source,
             batches,
-            replace: true,
+            replaces: Replaces::Files(folded.into_iter().map(|f| f.path).collect()),
             base: state.run,
             durable: state.durable,
             epochs: state.epochs.clone(),
@@ -327,6 +336,21 @@ fn epochs(
 fn due_at(kept: &Kept, state: &ViewHead) -> Option<i64> {
     let every = i64::try_from(kept.options.schedule?.as_micros()).unwrap_or(i64::MAX);
     Some(state.refreshed_at.unwrap_or(0).saturating_add(every))
+}
+
+/// The files to fold: from the smallest on, as long as the next is not much bigger than all before it
+/// together. So a row is rewritten as often as the state doubles, not at each fold.
+fn smallest(files: &[LakeFile]) -> Vec<LakeFile> {
+    let mut files = files.to_vec();
+    files.sort_by_key(|f| f.size);
+    let mut bytes = 0;
+    let fits = |(i, file): &(usize, LakeFile)| {
+        let taken = *i < LEAST_FOLDED || file.size <= bytes;
+        bytes += file.size;
+        taken
+    };
+    let folded = files.into_iter().enumerate().take_while(fits);
+    folded.map(|(_, file)| file).collect()
 }
 
 fn now() -> i64 {

@@ -156,6 +156,10 @@ fn statistics(schema: &SchemaRef, json: &Value) -> Statistics {
 }
 
 fn bound(json: &Value, ty: &DataType) -> Precision<ScalarValue> {
+    // a log's bounds of floats leave NaN out
+    if ty.is_floating() {
+        return Precision::Absent;
+    }
     let raw = match json {
         Value::Bool(b) => ScalarValue::Boolean(Some(*b)),
         Value::Number(n) if n.is_i64() => ScalarValue::Int64(n.as_i64()),

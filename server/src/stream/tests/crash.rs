@@ -159,7 +159,10 @@ async fn refresh(stream: &Stream) {
     let change = StateChange {
         source: Oid(1),
         batches,
-        replace,
+        replaces: match replace {
+            true => Replaces::Everything,
+            false => Replaces::Nothing,
+        },
         base: view.run,
         durable: head.visible,
         epochs: [(Oid(1), 0)].into(),

@@ -6,6 +6,8 @@ use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use catalog::Strategy;
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, ScalarValue};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -15,6 +17,7 @@ use futures::StreamExt;
 
 use super::Planned;
 use crate::error::{Error, Result, SqlState};
+use crate::lake::{LakeFile, LakeSnapshot};
 use crate::stream::head::{Lsn, ViewHead};
 use crate::views::analysis::strategy_name;
 use crate::views::distinct::prepared;
@@ -24,7 +27,7 @@ use crate::views::options::Kept;
 use crate::views::read::{self, Parts, parts, restored};
 use crate::views::source::{Range, positioned};
 use crate::views::split::conform;
-use crate::views::state::Layout;
+use crate::views::state::{HI, LO, Layout};
 
 /// Bytes that one run may hold before it is written.
 const RUN_BYTES: usize = 1 << 30;
@@ -46,21 +49,48 @@ pub(super) async fn run(
     computed(&planned.session, &plan, &layout, (lo, hi)).await
 }
 
-/// All runs of a core as one.
+/// The runs in these files as one.
 pub(super) async fn fold(
     planned: &Planned,
     kept: &Kept,
     state: &ViewHead,
+    files: &[LakeFile],
 ) -> Result<Vec<RecordBatch>> {
     let (_, parts, layout) = understood(planned, kept, state)?;
-    let (Parts::Core(core), Some(stored)) = (parts, read::stored(kept.oid, &layout, &state.state)?)
-    else {
-        return Err(misfit(planned));
+    let some = Arc::new(LakeSnapshot {
+        files: files.into(),
+        ..LakeSnapshot::clone(&state.state)
+    });
+    let plan = match parts {
+        // rows stay as they are, in fewer files
+        Parts::Append | Parts::Full => read::stored_rows(kept.oid, &some)?,
+        Parts::Core(core) => {
+            let stored = read::stored(kept.oid, &layout, &some)?.ok_or_else(|| misfit(planned))?;
+            let schema = maintain::restored_schema(&core)?;
+            let stored = restored(stored, &layout, &schema)?;
+            maintain::fold(&core, stored, shown(planned, kept, state))?
+        }
     };
-    let schema = maintain::restored_schema(&core)?;
-    let stored = restored(stored, &layout, &schema)?;
-    let plan = maintain::fold(&core, stored, shown(planned, kept, state))?;
-    computed(&planned.session, &plan, &layout, (Lsn(1), state.durable)).await
+    let range = range(files, &some, state.durable);
+    computed(&planned.session, &plan, &layout, range).await
+}
+
+/// The positions that files cover, by their statistics.
+fn range(files: &[LakeFile], state: &LakeSnapshot, durable: Lsn) -> (Lsn, Lsn) {
+    let bounds = |name: &str, pick: fn(&ColumnStatistics) -> &Precision<ScalarValue>| {
+        let at = state.schema.index_of(name).ok();
+        let known = files.iter().filter_map(move |file| {
+            let column = file.statistics.column_statistics.get(at?)?;
+            match pick(column).get_value() {
+                Some(ScalarValue::Int64(Some(lsn))) => Some(Lsn(*lsn)),
+                _ => None,
+            }
+        });
+        known.collect::<Vec<_>>()
+    };
+    let lo = bounds(LO, |c| &c.min_value).into_iter().min();
+    let hi = bounds(HI, |c| &c.max_value).into_iter().max();
+    (lo.unwrap_or(Lsn(1)), hi.unwrap_or(durable))
 }
 
 /// The query and what is kept of it. The layout is checked before anything is written to it.

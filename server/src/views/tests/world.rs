@@ -30,8 +30,9 @@ use tokio::sync::Notify;
 use crate::engine::scan::WeirTable;
 use crate::engine::scan::fixture::Lake;
 use crate::error::Result;
-use crate::stream::StateChange;
+use crate::lake::{LakeFile, LakeSnapshot};
 use crate::stream::head::{DbHead, Lsn, TableHead, ViewHead};
+use crate::stream::{Replaces, StateChange};
 use crate::types::LSN;
 use crate::views::refresh::{Host, Pace, Planned, Refresher};
 use crate::views::{Kept, Options, analyze, extension_planner, read_plan, state_schema};
@@ -126,6 +127,21 @@ impl TestHost {
     }
 }
 
+async fn rows_in(view: Oid, state: &Arc<LakeSnapshot>, file: &LakeFile) -> Vec<RecordBatch> {
+    let part = LakeSnapshot {
+        files: [file.clone()].into(),
+        ..LakeSnapshot::clone(state)
+    };
+    let table = WeirTable::at_version(view, Arc::new(part));
+    let table = WeirTable::new(Arc::clone(table.head()), true);
+    let ctx = session(&DbHead::default());
+    let rows = ctx.read_table(Arc::new(table)).unwrap();
+    let rows = rows.collect().await.unwrap();
+    let typed =
+        |b: RecordBatch| RecordBatch::try_new(Arc::clone(&state.schema), b.columns().to_vec());
+    rows.into_iter().map(|b| typed(b).unwrap()).collect()
+}
+
 fn one(batches: &[RecordBatch], schema: &SchemaRef) -> RecordBatch {
     concat_batches(schema, batches).unwrap()
 }
@@ -163,9 +179,22 @@ impl Host for TestHost {
         let mut states = self.states.lock().await;
         let lake = states.get_mut(&view).unwrap();
         let batch = one(&change.batches, &lake.schema);
-        match change.replace {
-            true => lake.overwrite(batch).await,
-            false => lake.append(batch).await,
+        match change.replaces {
+            Replaces::Everything => lake.overwrite(batch).await,
+            Replaces::Nothing => lake.append(batch).await,
+            Replaces::Files(gone) => {
+                // the fixture cannot take single files away: each of the others is written again
+                let before = lake.snapshot();
+                let stay = before.files.iter().filter(|f| !gone.contains(&f.path));
+                let mut rest = Vec::new();
+                for file in stay {
+                    rest.push(rows_in(view, &before, file).await);
+                }
+                lake.overwrite(batch).await;
+                for batch in rest {
+                    lake.append(one(&batch, &before.schema)).await;
+                }
+            }
         }
         let state = ViewHead {
             state: lake.snapshot(),
