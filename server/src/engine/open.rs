@@ -281,6 +281,7 @@ fn base_state(config: &Config) -> Result<SessionState> {
         .with_config(session)
         .with_runtime_env(runtime)
         .with_query_planner(Arc::new(Planner))
+        .with_physical_optimizer_rules(crate::views::physical_rules())
         .with_analyzer_rule(udfs::analyzer_rule());
     Ok(crate::semantics::install(builder).build())
 }
