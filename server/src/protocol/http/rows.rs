@@ -2,8 +2,10 @@
 
 mod columns;
 mod csv;
+mod datetime;
 mod decimal;
 mod json;
+mod scan;
 mod table;
 
 #[cfg(test)]
