@@ -6,6 +6,7 @@
 mod compute;
 pub mod crash;
 mod create;
+mod encoding;
 mod files;
 mod history;
 mod open;

@@ -30,6 +30,7 @@ use crate::engine::scope::{Caller, Scope};
 use crate::error::{Error, Result, SqlState};
 use crate::exec::{self, Outcome, Run};
 use crate::governance::privileges;
+use crate::stream::line::Turn;
 use crate::{ml, system};
 use cursors::Named;
 use settings::Settings;
@@ -212,7 +213,8 @@ impl Session {
     }
 
     /// Stores rows in `schema.table` by column name: privileges, casts, defaults, generated columns
-    /// and constraints as for INSERT. Durable and visible on return.
+    /// and constraints as for INSERT. Durable and visible on return. They are stored when their
+    /// `turn` has come.
     ///
     /// # Errors
     /// As INSERT; nothing was stored then.
@@ -221,10 +223,11 @@ impl Session {
         schema: &str,
         table: &str,
         batches: Vec<RecordBatch>,
+        turn: Turn,
     ) -> Result<Receipt> {
         let scope = Arc::new(self.scope());
         let trace = Trace::ingest(self, &format!("{schema}.{table}"));
-        let accepted = exec::ingest::store(&scope, schema, table, batches).await;
+        let accepted = exec::ingest::store(&scope, schema, table, batches, turn).await;
         trace
             .ingested(accepted.as_ref().map(|(rows, _)| *rows))
             .await?;

@@ -12,12 +12,14 @@
 //! | `committer` | flushes, appends to ordinary tables, DML, view state: one at a time per table |
 //! | `flusher` | flushes in the background |
 //! | `recovery` | from what is on disk to the first head |
+//! | [`line`] | order of one producer's appends |
 //! | [`lock`] | one process per data directory |
 
 mod committer;
 mod core;
 mod flusher;
 pub mod head;
+pub mod line;
 pub mod lock;
 mod record;
 mod recovery;
@@ -50,6 +52,7 @@ use committer::{Owned, StateApps};
 pub use committer::{Replaces, StateChange};
 use core::Core;
 use head::{DbHead, Lsn, TableHead, ViewHead};
+use line::Turn;
 pub use lock::DirLock;
 use record::{Encoded, Part};
 pub use tail::stored_schema;
@@ -171,16 +174,30 @@ impl Stream {
     /// # Errors
     /// `53400` when the tail stays full, `53100` / `58030` when the log cannot be written.
     pub async fn append(&self, rows: Vec<(Oid, Vec<RecordBatch>)>) -> Result<Lsn> {
-        self.append_from(rows, &[], self.options.append_wait).await
+        self.append_in_turn(rows, Turn::default()).await
     }
 
-    /// [`Self::append`] with the position of the source the rows come from, stored with them, and
-    /// the longest time to wait for room.
+    /// [`Self::append`] of a producer that does not wait for one append before it begins the next.
+    ///
+    /// # Errors
+    /// `57014` when an append before it in the producer's line failed.
+    pub async fn append_in_turn(
+        &self,
+        rows: Vec<(Oid, Vec<RecordBatch>)>,
+        turn: Turn,
+    ) -> Result<Lsn> {
+        let wait = self.options.append_wait;
+        self.append_from(rows, &[], wait, turn).await
+    }
+
+    /// [`Self::append_in_turn`] with the position of the source the rows come from, stored with
+    /// them, and the longest time to wait for room.
     pub async fn append_from(
         &self,
         rows: Vec<(Oid, Vec<RecordBatch>)>,
         source: &[u8],
         wait: Duration,
+        mut turn: Turn,
     ) -> Result<Lsn> {
         let head = self.head();
         let mut parts = Vec::with_capacity(rows.len());
@@ -195,9 +212,13 @@ impl Stream {
             }
         }
         if parts.is_empty() {
-            return Ok(head.visible);
+            turn.come().await?;
+            turn.over();
+            return Ok(self.head().visible);
         }
         let encoded = self.encode(&parts, source, bytes).await?;
+        // memory is taken in order too: what came later must not hold what came first up
+        turn.come().await?;
         let mut reserved = Vec::with_capacity(parts.len());
         let Ok(Some(mut memory)) = tokio::time::timeout(wait, self.core.reserve(bytes)).await
         else {
@@ -220,6 +241,7 @@ impl Stream {
         };
         let request = Request::Append(Box::new(append));
         self.wal.send(request).await.map_err(|_| wal::stopped())?;
+        turn.over();
         answer.await.map_err(|_| wal::stopped())?
     }
 

@@ -202,3 +202,35 @@ pub fn pg_typmod(sql: &SqlType) -> i32 {
         _ => -1,
     }
 }
+
+/// True for the form in which a uuid is stored: lower case, with its four hyphens.
+pub fn is_canonical_uuid(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() == 36
+        && bytes.iter().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_stored_form_of_a_uuid_is_canonical() {
+        let id = "0f8fad5b-d9cb-469f-a165-70867728950e";
+        assert!(is_canonical_uuid(id));
+        assert_eq!(uuid::Uuid::try_parse(id).unwrap().to_string(), id);
+        for other in [
+            "0F8FAD5B-D9CB-469F-A165-70867728950E",
+            "0f8fad5bd9cb469fa16570867728950e",
+            "0f8fad5b-d9cb-469f-a165-70867728950g",
+            "0f8fad5b-d9cb-469f-a165-70867728950",
+            "{f8fad5b-d9cb-469f-a165-70867728950}",
+            "",
+        ] {
+            assert!(!is_canonical_uuid(other), "{other}");
+        }
+    }
+}

@@ -324,7 +324,7 @@ fn shared_crates_have_one_version() {
 
 #[test]
 fn members_take_the_house_lints() {
-    for member in ["server", "udfs", "catalog", "tests"] {
+    for member in ["server", "udfs", "catalog", "tests", "bench"] {
         let manifest: toml::Table = read(&root().join(member).join("Cargo.toml"))
             .parse()
             .expect("a manifest");

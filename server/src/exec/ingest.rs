@@ -12,6 +12,7 @@ use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 use crate::stream::head::Lsn;
+use crate::stream::line::Turn;
 use crate::types;
 
 /// The table of that name, if rows can be put into it.
@@ -68,7 +69,7 @@ pub fn accepted_schema(relation: &Relation) -> SchemaRef {
 }
 
 /// Stores rows, all or none; durable and visible on return. Gives their number and the position that
-/// a later read must contain to see them.
+/// a later read must contain to see them. They are stored when their `turn` has come.
 ///
 /// # Errors
 /// 42501 without INSERT; what `Intake::apply` and the log report.
@@ -77,6 +78,7 @@ pub async fn store(
     schema: &str,
     table: &str,
     batches: Vec<RecordBatch>,
+    turn: Turn,
 ) -> Result<(u64, Lsn)> {
     let relation = target(scope, schema, table)?;
     privileges::check_relation(
@@ -91,7 +93,7 @@ pub async fn store(
         .iter()
         .map(|b| intake.apply(b))
         .collect::<Result<Vec<_>>>()?;
-    append(scope, relation, rows).await
+    append_in_turn(scope, relation, rows, turn).await
 }
 
 /// Stores rows that passed the table's `Intake`.
@@ -100,12 +102,24 @@ pub async fn append(
     relation: &Relation,
     rows: Vec<RecordBatch>,
 ) -> Result<(u64, Lsn)> {
+    append_in_turn(scope, relation, rows, Turn::default()).await
+}
+
+async fn append_in_turn(
+    scope: &Scope,
+    relation: &Relation,
+    rows: Vec<RecordBatch>,
+    mut turn: Turn,
+) -> Result<(u64, Lsn)> {
     let count = rows.iter().map(|b| b.num_rows() as u64).sum();
     let stream = &scope.engine.stream;
     if relation.kind == RelationKind::StreamingTable {
-        let lsn = stream.append(vec![(relation.oid, rows)]).await?;
+        let lsn = stream
+            .append_in_turn(vec![(relation.oid, rows)], turn)
+            .await?;
         return Ok((count, lsn));
     }
+    turn.come().await?;
     if count > 0 {
         stream
             .lake_append(
@@ -114,5 +128,6 @@ pub async fn append(
             )
             .await?;
     }
+    turn.over();
     Ok((count, stream.head().visible))
 }

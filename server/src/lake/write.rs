@@ -9,13 +9,11 @@ use deltalake::datafile::writer::{DeltaWriter, WriterConfig};
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, Remove, Transaction};
 use deltalake::operations::get_num_idx_cols_and_stats_columns;
-use deltalake::parquet::basic::{Compression, ZstdLevel};
-use deltalake::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use deltalake::protocol::{DeltaOperation, SaveMode};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use serde_json::Value;
 
-use super::LakeSnapshot;
+use super::{LakeSnapshot, encoding};
 use crate::error::Result;
 
 /// A file is closed when it reaches this size.
@@ -48,20 +46,21 @@ where
     let state = snapshot.table.snapshot()?;
     let (indexed, stats) =
         get_num_idx_cols_and_stats_columns(Some(state.table_config()), HashMap::new());
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .build();
+    // the first rows say how the columns are best encoded
+    let Some(first) = batches.next().await.transpose()? else {
+        return Ok(Vec::new());
+    };
     let config = WriterConfig::new(
         std::sync::Arc::clone(&snapshot.schema),
         snapshot.partition_by.to_vec(),
-        Some(properties),
+        Some(encoding::properties(&first)),
         TARGET_FILE_SIZE,
         None,
         indexed,
         stats,
     );
     let mut writer = DeltaWriter::new(snapshot.table.object_store(), config);
+    let mut batches = stream::iter([Ok(first)]).chain(batches);
     while let Some(batch) = batches.next().await {
         let written = match batch {
             Ok(batch) if batch.num_rows() == 0 => Ok(()),

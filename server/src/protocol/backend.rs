@@ -13,6 +13,7 @@ use super::pg::Authenticator;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::session::{Door, Receipt, Session};
+use crate::stream::line::Turn;
 
 /// The database behind a door.
 pub trait Backend: Send + Sync {
@@ -27,8 +28,13 @@ pub trait Backend: Send + Sync {
 #[async_trait]
 pub trait DataCalls: SessionCalls {
     /// Stores rows; durable and visible on return.
-    async fn ingest(&self, schema: &str, table: &str, batches: Vec<RecordBatch>)
-    -> Result<Receipt>;
+    async fn ingest(
+        &self,
+        schema: &str,
+        table: &str,
+        batches: Vec<RecordBatch>,
+        turn: Turn,
+    ) -> Result<Receipt>;
 
     /// Columns that [`DataCalls::ingest`] takes for that table.
     async fn ingest_schema(&self, schema: &str, table: &str) -> Result<SchemaRef>;
@@ -77,8 +83,9 @@ impl DataCalls for Session {
         schema: &str,
         table: &str,
         batches: Vec<RecordBatch>,
+        turn: Turn,
     ) -> Result<Receipt> {
-        self.ingest(schema, table, batches).await
+        self.ingest(schema, table, batches, turn).await
     }
 
     async fn ingest_schema(&self, schema: &str, table: &str) -> Result<SchemaRef> {

@@ -21,6 +21,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::exec::Outcome;
 use crate::governance::scram::make_verifier;
 use crate::session::{Description, Door, Receipt, TransactionStatus};
+use crate::stream::line::Turn;
 use crate::types;
 
 /// The role that may do everything.
@@ -281,13 +282,16 @@ impl DataCalls for MockSession {
         schema: &str,
         table: &str,
         batches: Vec<RecordBatch>,
+        mut turn: Turn,
     ) -> Result<Receipt> {
         self.ingest_schema(schema, table).await?;
+        turn.come().await?;
         let table = self.db.table(table);
         let accepted = batches.iter().map(|b| b.num_rows() as u64).sum();
         let mut stored = table.batches.lock().unwrap();
         stored.extend(batches);
         let rows: usize = stored.iter().map(RecordBatch::num_rows).sum();
+        turn.over();
         Ok(Receipt {
             accepted,
             token: format!("weir-{rows}"),

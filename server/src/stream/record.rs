@@ -11,15 +11,15 @@
 
 use std::io::Cursor;
 
+use arrow::buffer::Buffer;
 use arrow::datatypes::Schema;
 use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::StreamWriter;
+use arrow::ipc::writer::StreamEncoder;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use catalog::Oid;
 
 use super::head::Lsn;
-use super::tail::slice_bytes;
 use crate::error::{Error, Result, SqlState};
 
 /// Bytes of a record's header.
@@ -41,7 +41,11 @@ pub(super) struct Part {
 /// A record with everything but its place in the log: see [`Encoded::place`].
 #[derive(Debug)]
 pub(super) struct Encoded {
-    bytes: Vec<u8>,
+    /// Header, source and directory.
+    head: Vec<u8>,
+    /// The payloads. Their large pieces are the rows' own memory, not copies of it.
+    payloads: Vec<Buffer>,
+    length: usize,
 }
 
 /// A record as read back.
@@ -68,33 +72,27 @@ pub(super) enum NoRecord {
 }
 
 impl Encoded {
-    /// Serializes an append once; the log only fills in where it landed.
+    /// Lays an append out once; the log only fills in where it landed.
     pub(super) fn new(parts: &[Part], source: &[u8]) -> Result<Self> {
-        let expected: usize = parts
-            .iter()
-            .flat_map(|part| &part.batches)
-            .map(slice_bytes)
-            .sum();
-        let mut bytes = Vec::with_capacity(HEADER + 4096 + expected.min(MAX_BODY));
-        bytes.resize(HEADER, 0);
-        bytes.extend_from_slice(source);
-        pad(&mut bytes);
-        let directory = bytes.len();
-        bytes.resize(directory + parts.len() * PART, 0);
+        let mut head = vec![0; HEADER];
+        head.extend_from_slice(source);
+        pad(&mut head);
+        let directory = head.len();
+        head.resize(directory + parts.len() * PART, 0);
+        let mut payloads = Vec::new();
         let mut rows = 0;
+        let mut length = head.len();
         for (n, part) in parts.iter().enumerate() {
-            let start = bytes.len();
-            let fingerprint = write_payload(&mut bytes, part)?;
-            let length = bytes.len() - start;
-            pad(&mut bytes);
+            let (fingerprint, bytes) = write_payload(&mut payloads, part)?;
             let at = directory + n * PART;
-            put_u32(&mut bytes, at, part.oid.0);
-            put_u32(&mut bytes, at + 4, fingerprint);
-            put_u64(&mut bytes, at + 8, part.rows);
-            put_u64(&mut bytes, at + 16, length as u64);
+            put_u32(&mut head, at, part.oid.0);
+            put_u32(&mut head, at + 4, fingerprint);
+            put_u64(&mut head, at + 8, part.rows);
+            put_u64(&mut head, at + 16, bytes as u64);
             rows += part.rows;
+            length += bytes.next_multiple_of(8);
         }
-        let body = bytes.len() - HEADER;
+        let body = length - HEADER;
         if body > MAX_BODY {
             return Err(Error::refused(
                 SqlState::PROGRAM_LIMIT_EXCEEDED,
@@ -102,29 +100,42 @@ impl Encoded {
             )
             .with_hint(format!("send at most {MAX_BODY} bytes at a time")));
         }
-        let crc = crc32fast::hash(bytes.get(HEADER..).unwrap_or_default());
-        put_u32(&mut bytes, 0, MAGIC);
-        put_u64(&mut bytes, 8, body as u64);
-        put_u64(&mut bytes, 24, rows);
-        put_u32(&mut bytes, 32, crc);
-        put_u32(&mut bytes, 36, parts.len() as u32);
-        put_u32(&mut bytes, 40, source.len() as u32);
-        put_u32(&mut bytes, 44, u32::from(FORMAT_ARROW_IPC));
-        Ok(Self { bytes })
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(head.get(HEADER..).unwrap_or_default());
+        for piece in &payloads {
+            crc.update(piece);
+        }
+        put_u32(&mut head, 0, MAGIC);
+        put_u64(&mut head, 8, body as u64);
+        put_u64(&mut head, 24, rows);
+        put_u32(&mut head, 32, crc.finalize());
+        put_u32(&mut head, 36, parts.len() as u32);
+        put_u32(&mut head, 40, source.len() as u32);
+        put_u32(&mut head, 44, u32::from(FORMAT_ARROW_IPC));
+        Ok(Self {
+            head,
+            payloads,
+            length,
+        })
     }
 
     /// Bytes it takes in the log.
     pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+        self.length
     }
 
-    /// Its bytes at a place: `seed` is the segment's, `synced` the offset known durable there.
-    pub(super) fn place(&mut self, seed: u32, first: Lsn, synced: u64) -> &[u8] {
-        put_u64(&mut self.bytes, 16, first.0.cast_unsigned());
-        put_u64(&mut self.bytes, 48, synced);
-        let crc = seeded(seed, self.bytes.get(8..HEADER).unwrap_or_default());
-        put_u32(&mut self.bytes, 4, crc);
-        &self.bytes
+    /// Gives it a place: `seed` is the segment's, `synced` the offset known durable there.
+    pub(super) fn place(&mut self, seed: u32, first: Lsn, synced: u64) {
+        put_u64(&mut self.head, 16, first.0.cast_unsigned());
+        put_u64(&mut self.head, 48, synced);
+        let crc = seeded(seed, self.head.get(8..HEADER).unwrap_or_default());
+        put_u32(&mut self.head, 4, crc);
+    }
+
+    /// Its bytes in order, once it has a place.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let payloads = self.payloads.iter().map(Buffer::as_slice);
+        std::iter::once(self.head.as_slice()).chain(payloads)
     }
 }
 
@@ -188,18 +199,24 @@ pub(super) fn read_payload(payload: &Bytes) -> Result<Vec<RecordBatch>> {
     Ok(reader.collect::<Result<Vec<_>, _>>()?)
 }
 
-fn write_payload(bytes: &mut Vec<u8>, part: &Part) -> Result<u32> {
+/// Adds a part's batches, padded; gives the schema's fingerprint and the length without padding.
+fn write_payload(pieces: &mut Vec<Buffer>, part: &Part) -> Result<(u32, usize)> {
     let Some(first) = part.batches.first() else {
         return Err(Error::Internal("an append without rows".to_owned()));
     };
     let schema = first.schema();
-    let mut writer = StreamWriter::try_new(&mut *bytes, &schema)?;
+    let start = pieces.len();
+    let mut encoder = StreamEncoder::try_new(&schema)?;
     for batch in &part.batches {
-        writer.write(batch)?;
+        pieces.append(&mut encoder.encode(batch)?);
     }
-    writer.finish()?;
-    drop(writer);
-    Ok(fingerprint(&schema))
+    pieces.append(&mut encoder.finish()?);
+    let bytes: usize = pieces.iter().skip(start).map(Buffer::len).sum();
+    let padding = bytes.next_multiple_of(8) - bytes;
+    if padding > 0 {
+        pieces.push(Buffer::from(vec![0u8; padding]));
+    }
+    Ok((fingerprint(&schema), bytes))
 }
 
 /// Tells schemas apart; equal schemas have equal fingerprints.

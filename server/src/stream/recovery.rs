@@ -18,6 +18,8 @@ use super::{StreamOptions, TableSpec, tail};
 use crate::error::{Error, Result, SqlState};
 use crate::lake::{self, At, Compute, make_dirs_durable};
 
+/// Segments of the log that are kept beyond what is always kept.
+const MOST_SPARES: u64 = 32;
 /// Tables opened at the same time.
 const AT_ONCE: usize = 8;
 
@@ -43,6 +45,10 @@ pub(super) async fn recover(options: &StreamOptions, tables: Vec<TableSpec>) -> 
     }
     let dir = options.wal_dir.clone();
     let segment_bytes = options.segment_bytes;
+    // between two flushes the log grows by about what the tails hold; files written again spare
+    // the file system new blocks and the machine fresh memory
+    let tail_segments = options.tail_bytes as u64 / segment_bytes.max(1);
+    let most_spares = usize::try_from(tail_segments.min(MOST_SPARES)).unwrap_or(0) + 2;
     let work = {
         let core = Arc::clone(&core);
         move || {
@@ -54,6 +60,7 @@ pub(super) async fn recover(options: &StreamOptions, tables: Vec<TableSpec>) -> 
             let start = Start {
                 dir,
                 segment_bytes,
+                most_spares,
                 closed: replayed.closed,
                 spares: replayed.spares,
                 next_id: replayed.next_id,

@@ -23,10 +23,10 @@ use crate::lake::sync_dir;
 const QUEUE: usize = 1024;
 /// A group is closed at this many bytes.
 const GROUP_BYTES: usize = 32 * 1024 * 1024;
-/// Small records are gathered into writes of about this size.
+/// Small pieces are gathered into writes of about this size.
 const WRITE_BYTES: usize = 1024 * 1024;
-/// Segments kept to be written again.
-const SPARES: usize = 2;
+/// A piece of this size is written from where it is.
+const WRITE_DIRECT: usize = 128 * 1024;
 
 /// One accepted append on its way.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub(super) enum Request {
 pub(super) struct Start {
     pub(super) dir: PathBuf,
     pub(super) segment_bytes: u64,
+    /// Segments kept to be written again.
+    pub(super) most_spares: usize,
     pub(super) closed: Vec<Closed>,
     pub(super) spares: Vec<PathBuf>,
     pub(super) next_id: u64,
@@ -74,6 +76,7 @@ pub(super) fn start(core: Arc<Core>, start: Start) -> Result<mpsc::Sender<Reques
         core,
         dir: start.dir,
         segment_bytes: start.segment_bytes,
+        most_spares: start.most_spares,
         closed: start.closed,
         spares,
         open,
@@ -95,6 +98,7 @@ struct Writer {
     core: Arc<Core>,
     dir: PathBuf,
     segment_bytes: u64,
+    most_spares: usize,
     closed: Vec<Closed>,
     spares: Vec<PathBuf>,
     open: Open,
@@ -202,16 +206,18 @@ impl Writer {
                 self.roll()?;
             }
             let first = self.next;
-            let bytes = append.encoded.place(self.open.seed, first, self.synced);
-            if bytes.len() >= WRITE_BYTES {
-                flush_gathered(&mut self.gathered, &self.open, self.at)?;
-                write_at(&self.open, bytes, self.at)?;
-            } else {
-                self.gathered.extend_from_slice(bytes);
-            }
-            self.at += length;
-            if self.gathered.len() >= WRITE_BYTES {
-                flush_gathered(&mut self.gathered, &self.open, self.at)?;
+            append.encoded.place(self.open.seed, first, self.synced);
+            for piece in append.encoded.pieces() {
+                if piece.len() >= WRITE_DIRECT {
+                    flush_gathered(&mut self.gathered, &self.open, self.at)?;
+                    write_at(&self.open, piece, self.at)?;
+                } else {
+                    self.gathered.extend_from_slice(piece);
+                }
+                self.at += piece.len() as u64;
+                if self.gathered.len() >= WRITE_BYTES {
+                    flush_gathered(&mut self.gathered, &self.open, self.at)?;
+                }
             }
             let mut hi = first.0 - 1;
             for (part, _) in &append.parts {
@@ -273,7 +279,7 @@ impl Writer {
                 return;
             };
             let spare = segment.path.with_extension("spare");
-            let recycle = self.spares.len() < SPARES;
+            let recycle = self.spares.len() < self.most_spares;
             let gone = if recycle {
                 std::fs::rename(&segment.path, &spare)
             } else {

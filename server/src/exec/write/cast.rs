@@ -10,6 +10,7 @@ use catalog::{Column, SqlType};
 
 use super::is_checked_text;
 use crate::error::{Error, Result, SqlState};
+use crate::types::is_canonical_uuid;
 
 /// An array as the column stores it.
 pub(super) fn to_column(
@@ -147,6 +148,7 @@ fn checked_text(array: &ArrayRef, column: &Column) -> Result<ArrayRef> {
                 false => Ok(Arc::clone(array)),
             }
         }
+        SqlType::Uuid if texts.iter().flatten().all(is_canonical_uuid) => Ok(Arc::clone(array)),
         SqlType::Uuid => {
             let bad = || {
                 Error::refused(

@@ -1,7 +1,8 @@
 //! Rows by `DoPut`: batches go to the log as they come, several at a time.
 //!
-//! While a group of batches is being made durable the next is received and decoded. What waits is
-//! bounded; beyond it the client's stream is not read, and HTTP/2 flow control holds the client.
+//! While groups of batches are checked and made durable the next is received and decoded. They enter
+//! the log in the order they were sent. What waits is bounded; beyond it the client's stream is not
+//! read, and HTTP/2 flow control holds the client.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,16 +24,18 @@ use super::Answers;
 use super::query::{only_statement, refuse_transaction, update};
 use super::status::{malformed, status};
 use crate::error::{Error, Result, SqlState};
-use crate::exec::token;
 use crate::protocol::arrow_stream::Batches;
 use crate::protocol::backend::DataCalls;
 use crate::protocol::credentials::Caller;
 use crate::session::Receipt;
+use crate::stream::line::{Line, Turn};
 use crate::tasks::{self, AbortOnDrop};
 use crate::{metrics, types};
 
 /// Groups being made durable at a time.
-const IN_FLIGHT: usize = 1;
+const IN_FLIGHT: usize = 3;
+/// A smaller group is begun only when none is under way: small batches gather meanwhile.
+const GROUP_BYTES: usize = 1 << 20;
 /// Bytes that may wait for a free place before reading stops.
 const WAITING_BYTES: usize = 32 << 20;
 
@@ -127,12 +130,12 @@ struct Target {
 impl Target {
     /// One call of the session, in a task of its own: several run on several cores, and one that
     /// started is not cut off in its middle.
-    fn ingest(&self, batches: Vec<RecordBatch>) -> JoinHandle<Result<Receipt>> {
+    fn ingest(&self, batches: Vec<RecordBatch>, turn: Turn) -> JoinHandle<Result<Receipt>> {
         let session = Arc::clone(&self.session);
         let (schema, table) = (self.schema.clone(), self.table.clone());
         tasks::spawn("ingest", async move {
             let started = Instant::now();
-            let receipt = session.ingest(&schema, &table, batches).await?;
+            let receipt = session.ingest(&schema, &table, batches, turn).await?;
             metrics::ingested("flight", receipt.accepted, started.elapsed());
             Ok(receipt)
         })
@@ -146,13 +149,16 @@ async fn store(
     mut durable: impl FnMut(&Progress),
 ) -> Result<Progress> {
     let mut progress = Progress::default();
+    let mut line = Line::default();
     let mut running = FuturesOrdered::new();
     let mut waiting = VecDeque::new();
     let mut waiting_bytes = 0;
     let mut more = true;
     while more || !waiting.is_empty() || !running.is_empty() {
-        if running.len() < IN_FLIGHT && !waiting.is_empty() {
-            running.push_back(target.ingest(waiting.drain(..).collect()));
+        let large = waiting_bytes >= GROUP_BYTES && running.len() < IN_FLIGHT;
+        if large || (running.is_empty() && !waiting.is_empty()) {
+            let group = waiting.drain(..).collect();
+            running.push_back(target.ingest(group, line.turn()));
             waiting_bytes = 0;
         }
         tokio::select! {
@@ -161,7 +167,7 @@ async fn store(
                 let receipt = ended
                     .map_err(|e| Error::Internal(format!("ingest task failed: {e}")))??;
                 progress.accepted += receipt.accepted;
-                progress.token = Some(later(progress.token.take(), receipt.token));
+                progress.token = Some(receipt.token);
                 durable(&progress);
             }
             next = batches.next(), if more && waiting_bytes < WAITING_BYTES => match next? {
@@ -175,15 +181,6 @@ async fn store(
         }
     }
     Ok(progress)
-}
-
-/// The token that contains both. Groups run side by side, so the one that was sent last need not
-/// stand last in the log.
-fn later(before: Option<String>, now: String) -> String {
-    match before {
-        Some(before) if token::parse(&before).ok() > token::parse(&now).ok() => before,
-        Some(_) | None => now,
-    }
 }
 
 /// The newest totals whenever the client is ready for them: a client that reads answers only at the

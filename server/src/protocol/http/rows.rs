@@ -2,8 +2,10 @@
 
 mod columns;
 mod csv;
+mod datetime;
 mod decimal;
 mod json;
+mod scan;
 mod table;
 
 #[cfg(test)]
@@ -26,6 +28,7 @@ use super::{Shared, media_type};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::protocol::arrow_stream::Batches;
+use crate::stream::line::Turn;
 
 /// Bodies up to this size are decoded where they arrived; larger ones off the I/O threads.
 const INLINE_BYTES: usize = 16 << 10;
@@ -95,7 +98,10 @@ pub(super) async fn post(
         return Ok(answer(0, None));
     }
     let started = Instant::now();
-    let receipt = caller.session.ingest(&schema, &table, batches).await?;
+    let receipt = caller
+        .session
+        .ingest(&schema, &table, batches, Turn::default())
+        .await?;
     metrics::ingested("http", receipt.accepted, started.elapsed());
     Ok(answer(receipt.accepted, Some(&receipt.token)))
 }

@@ -18,10 +18,17 @@ fn encoded(oids: &[u32], rows: i64) -> Encoded {
     Encoded::new(&parts, b"offset 12").unwrap()
 }
 
+/// The record's bytes as they stand in the log.
+fn placed(mut record: Encoded, seed: u32, first: Lsn, synced: u64) -> Vec<u8> {
+    record.place(seed, first, synced);
+    let bytes: Vec<u8> = record.pieces().flatten().copied().collect();
+    assert_eq!(bytes.len(), record.len());
+    bytes
+}
+
 #[test]
 fn a_record_reads_back_as_it_was_written() {
-    let mut encoded = encoded(&[4, 9], 3);
-    let bytes = bytes::Bytes::copy_from_slice(encoded.place(77, Lsn(100), 64));
+    let bytes = bytes::Bytes::from(placed(encoded(&[4, 9], 3), 77, Lsn(100), 64));
     assert_eq!(bytes.len() % 8, 0);
     let (record, length) = Record::read(&bytes, 77).unwrap();
     assert_eq!(length, bytes.len());
@@ -175,9 +182,9 @@ async fn records_of_one_group_may_reach_the_disk_in_any_order() {
             batches: vec![rows],
             rows: 2,
         };
-        let mut record = Encoded::new(&[part], &[]).unwrap();
-        let placed = record.place(seed, Lsn(first), offsets[1] as u64);
-        bytes[at..at + placed.len()].copy_from_slice(placed);
+        let record = Encoded::new(&[part], &[]).unwrap();
+        let placed = placed(record, seed, Lsn(first), offsets[1] as u64);
+        bytes[at..at + placed.len()].copy_from_slice(&placed);
     }
     std::fs::write(&path, &bytes).unwrap();
     assert_eq!(replayed(&path).unwrap(), (6, Lsn(7)));

@@ -20,10 +20,11 @@ use arrow::datatypes::{
 use chrono::Utc;
 use uuid::Uuid;
 
+use super::datetime;
 use super::decimal::{self, DecimalError};
-use super::table::{BadCell, at, shortened};
+use super::table::{BadCell, Sizes, at, shortened};
 use crate::error::{Result, SqlState};
-use crate::types::{TYPE_KEY, sql_type};
+use crate::types::{TYPE_KEY, is_canonical_uuid, sql_type};
 
 /// A value as it came.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +37,18 @@ pub(super) enum Cell<'a> {
     Text(&'a str),
     /// A JSON value's text, known to be valid JSON and not null.
     Json(&'a str),
+    /// A JSON string with its quotes and without escapes.
+    Plain(&'a str),
+}
+
+impl Cell<'_> {
+    /// Bytes of its text.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Absent | Self::Null => 0,
+            Self::Text(text) | Self::Json(text) | Self::Plain(text) => text.len(),
+        }
+    }
 }
 
 /// One builder per column.
@@ -49,13 +62,16 @@ pub(super) struct Builders {
 
 impl Builders {
     /// For all columns but `without`.
-    pub(super) fn new(schema: &SchemaRef, without: &[usize]) -> Self {
+    pub(super) fn new(schema: &SchemaRef, without: &[usize], sizes: &Sizes) -> Self {
         let columns: Vec<_> = schema
             .fields()
             .iter()
             .enumerate()
             .filter(|(i, _)| !without.contains(i))
-            .map(|(i, f)| (i, Arc::clone(f), Builder::new(f)))
+            .map(|(i, f)| {
+                let bytes = sizes.bytes.get(i).copied().unwrap_or(0);
+                (i, Arc::clone(f), Builder::new(f, sizes.rows, bytes))
+            })
             .collect();
         let fields: Vec<Field> = columns
             .iter()
@@ -90,6 +106,9 @@ impl Builders {
                     .map_err(|p| p.named(field, text)),
                 Cell::Json(json) => builder
                     .append_json(line, json)
+                    .map_err(|p| p.named(field, json)),
+                Cell::Plain(json) => builder
+                    .append_plain(line, json)
                     .map_err(|p| p.named(field, json)),
             };
             done.map_err(|bad| (*i, bad))?;
@@ -167,32 +186,36 @@ enum Builder {
 }
 
 impl Builder {
-    fn new(field: &Field) -> Self {
+    /// With room for so many rows and bytes of text.
+    fn new(field: &Field, rows: usize, bytes: usize) -> Self {
+        let texts = || StringBuilder::with_capacity(rows, bytes);
         match field.data_type() {
-            DataType::Boolean => Self::Bool(BooleanBuilder::new()),
-            DataType::Int16 => Self::Int2(Int16Builder::new()),
-            DataType::Int32 => Self::Int4(Int32Builder::new()),
-            DataType::Int64 => Self::Int8(Int64Builder::new()),
-            DataType::Float32 => Self::Float4(Float32Builder::new()),
-            DataType::Float64 => Self::Float8(Float64Builder::new()),
+            DataType::Boolean => Self::Bool(BooleanBuilder::with_capacity(rows)),
+            DataType::Int16 => Self::Int2(Int16Builder::with_capacity(rows)),
+            DataType::Int32 => Self::Int4(Int32Builder::with_capacity(rows)),
+            DataType::Int64 => Self::Int8(Int64Builder::with_capacity(rows)),
+            DataType::Float32 => Self::Float4(Float32Builder::with_capacity(rows)),
+            DataType::Float64 => Self::Float8(Float64Builder::with_capacity(rows)),
             DataType::Decimal128(p, s) => Self::Decimal(
-                Decimal128Builder::new().with_data_type(field.data_type().clone()),
+                Decimal128Builder::with_capacity(rows).with_data_type(field.data_type().clone()),
                 *p,
                 *s,
             ),
             DataType::Utf8 => match field.metadata().get(TYPE_KEY).map(String::as_str) {
-                Some("uuid") => Self::Uuid(StringBuilder::new()),
-                Some("json" | "jsonb") => Self::Json(StringBuilder::new()),
-                Some(_) | None => Self::Text(StringBuilder::new()),
+                Some("uuid") => Self::Uuid(texts()),
+                Some("json" | "jsonb") => Self::Json(texts()),
+                Some(_) | None => Self::Text(texts()),
             },
             DataType::Binary => Self::Bytes(BinaryBuilder::new()),
-            DataType::Date32 => Self::Date(Date32Builder::new()),
-            DataType::Time64(TimeUnit::Microsecond) => Self::Time(Time64MicrosecondBuilder::new()),
-            DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-                Self::Timestamp(TimestampMicrosecondBuilder::new().with_timezone_opt(zone.clone()))
+            DataType::Date32 => Self::Date(Date32Builder::with_capacity(rows)),
+            DataType::Time64(TimeUnit::Microsecond) => {
+                Self::Time(Time64MicrosecondBuilder::with_capacity(rows))
             }
+            DataType::Timestamp(TimeUnit::Microsecond, zone) => Self::Timestamp(
+                TimestampMicrosecondBuilder::with_capacity(rows).with_timezone_opt(zone.clone()),
+            ),
             DataType::Interval(IntervalUnit::MonthDayNano) => {
-                Self::Interval(IntervalMonthDayNanoBuilder::new())
+                Self::Interval(IntervalMonthDayNanoBuilder::with_capacity(rows))
             }
             _ => Self::Nested(Vec::new()),
         }
@@ -246,6 +269,19 @@ impl Builder {
                 serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| Misfit::Invalid)?;
                 values.push((line, Some(text.to_owned())));
             }
+        }
+        Ok(())
+    }
+
+    /// As [`Self::append_json`] for a string whose characters stand for themselves.
+    fn append_plain(&mut self, line: usize, json: &str) -> Result<(), Misfit> {
+        let text = &json[1..json.len() - 1];
+        match self {
+            Self::Json(b) => b.append_value(json),
+            Self::Text(b) => b.append_value(text),
+            Self::Nested(values) => values.push((line, Some(json.to_owned()))),
+            Self::Bool(_) => return Err(Misfit::Kind("true or false")),
+            _ => return self.append_text(line, text),
         }
         Ok(())
     }
@@ -385,6 +421,9 @@ fn integer<T: TryFrom<i64>>(text: &str) -> Result<T, Misfit> {
 
 /// A JSON number that is whole, however it is written: some clients write `3.0` for 3.
 fn whole<T: TryFrom<i64>>(json: &str) -> Result<T, Misfit> {
+    if let Ok(value) = json.parse::<i64>() {
+        return T::try_from(value).map_err(|_| Misfit::OutOfRange);
+    }
     if !json.contains(['.', 'e', 'E']) {
         return integer(json);
     }
@@ -412,9 +451,12 @@ fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Misfit> {
     })
 }
 
-fn uuid(text: &str) -> Result<String, Misfit> {
+fn uuid(text: &str) -> Result<Cow<'_, str>, Misfit> {
+    if is_canonical_uuid(text) {
+        return Ok(Cow::Borrowed(text));
+    }
     let id = Uuid::try_parse(text.trim()).map_err(|_| Misfit::Invalid)?;
-    Ok(id.hyphenated().to_string())
+    Ok(Cow::Owned(id.hyphenated().to_string()))
 }
 
 /// `\x` and hexadecimal digits, as PostgreSQL prints bytes.
@@ -435,6 +477,9 @@ fn bytes(text: &str) -> Result<Vec<u8>, Misfit> {
 
 /// Microseconds since the Unix epoch; a text without a zone is UTC.
 fn micros(text: &str) -> Result<i64, Misfit> {
+    if let Some(micros) = datetime::plain_micros(text.as_bytes()) {
+        return Ok(micros);
+    }
     string_to_datetime(&Utc, text.trim())
         .map(|at| at.timestamp_micros())
         .map_err(|_| Misfit::Invalid)

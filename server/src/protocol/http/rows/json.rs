@@ -8,19 +8,33 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::columns::Cell;
+use super::scan::plain;
 use super::table::{Table, at, shortened};
 use crate::error::{Error, Result, SqlState};
+
+/// Lines looked at to find out how much memory the columns will take.
+const SAMPLE_LINES: usize = 16;
 
 /// One object per line; blank lines are skipped.
 pub(super) fn lines(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let mut table = Table::new(schema);
     let mut cells = vec![Cell::Absent; table.width()];
+    for line in text.split('\n').take(SAMPLE_LINES) {
+        if plain(line, &table, &mut cells).is_some() {
+            table.sample(line.len() + 1, &cells);
+        }
+    }
+    table.expect(text.len());
     for (i, line) in text.split('\n').enumerate() {
         let line = line.trim_end_matches('\r');
         if line.trim().is_empty() {
             continue;
         }
         let number = i + 1;
+        if plain(line, &table, &mut cells).is_some() {
+            table.push(number, &cells)?;
+            continue;
+        }
         let mut row = Row {
             table: &table,
             cells: &mut cells,

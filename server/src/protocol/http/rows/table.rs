@@ -11,6 +11,8 @@ use crate::types::DEFAULT_KEY;
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 65_536;
+/// Sampled lines that say enough to set memory aside.
+const SAMPLE_ENOUGH: usize = 8;
 /// Characters of a bad value that an error repeats.
 const SHOWN: usize = 60;
 
@@ -32,6 +34,18 @@ pub(super) struct Table {
     index: HashMap<String, usize>,
     defaulted: Vec<usize>,
     groups: Vec<Group>,
+    /// Lines looked at beforehand: their number, their bytes, the bytes of each column's values.
+    sampled: (usize, usize, Vec<usize>),
+    sizes: Sizes,
+}
+
+/// What a first batch is expected to hold.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sizes {
+    /// Rows.
+    pub(super) rows: usize,
+    /// Bytes of each column's texts.
+    pub(super) bytes: Vec<usize>,
 }
 
 struct Group {
@@ -55,7 +69,39 @@ impl Table {
             index: names.map(|(i, f)| (f.name().clone(), i)).collect(),
             defaulted,
             groups: Vec::new(),
+            sampled: (0, 0, vec![0; schema.fields().len()]),
+            sizes: Sizes::default(),
         }
+    }
+
+    /// Takes a row into account for [`Self::expect`].
+    pub(super) fn sample(&mut self, line_bytes: usize, cells: &[Cell<'_>]) {
+        self.sampled.0 += 1;
+        self.sampled.1 += line_bytes;
+        for (bytes, cell) in self.sampled.2.iter_mut().zip(cells) {
+            *bytes += cell.bytes();
+        }
+    }
+
+    /// Makes room for the rows of so many bytes, judged by those sampled: growing columns step by
+    /// step would touch their memory twice. No more is ever set aside than the text is long.
+    pub(super) fn expect(&mut self, text_bytes: usize) {
+        let (lines, line_bytes, columns) = &self.sampled;
+        if *lines < SAMPLE_ENOUGH {
+            return;
+        }
+        let rows = (text_bytes * lines / line_bytes + 1).min(BATCH_ROWS);
+        // a few more, since lines differ
+        let rows = rows + rows / 16;
+        self.sizes = Sizes {
+            rows,
+            bytes: columns.iter().map(|bytes| bytes * rows / lines).collect(),
+        };
+    }
+
+    /// The name of a column.
+    pub(super) fn name(&self, column: usize) -> Option<&str> {
+        self.schema.fields().get(column).map(|f| f.name().as_str())
     }
 
     /// How many columns there are.
@@ -123,7 +169,7 @@ impl Table {
         found.unwrap_or_else(|| {
             let without: Vec<usize> = self.defaulted.iter().filter(left_out).copied().collect();
             self.groups.push(Group {
-                builders: Builders::new(&self.schema, &without),
+                builders: Builders::new(&self.schema, &without, &std::mem::take(&mut self.sizes)),
                 without,
                 batches: Vec::new(),
             });

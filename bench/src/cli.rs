@@ -1,0 +1,131 @@
+//! The arguments of `bench`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Measures a release build of the server over its own doors.
+#[derive(Debug, Parser)]
+#[command(name = "bench", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) measure: Measure,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Measure {
+    /// Cold start of an empty server and its memory when idle
+    Start(StartOptions),
+    /// Events into a streaming table, each row acknowledged when it is durable
+    Ingest(IngestOptions),
+    /// A large result over the PostgreSQL and the Flight door
+    Result(ResultOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Where data directories are made and removed, and the JSON file is left [default: `bench`
+    /// beside the directory of this program]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The program to measure [default: `weir` beside this program]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) program: Option<PathBuf>,
+    /// A setting of the server, as in `stream.tail_bytes=4GiB`; may be repeated
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = setting)]
+    pub(crate) settings: Vec<(String, String)>,
+    /// Keep the data directory and the server's log
+    #[arg(long, global = true)]
+    pub(crate) keep: bool,
+    /// Run this once the server is there, with its process id as the last argument, as in
+    /// `perf record -g -o FILE -p`; it is ended with SIGINT when the measurement is over
+    #[arg(long, global = true, value_name = "COMMAND")]
+    pub(crate) attach: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StartOptions {
+    /// How often it is started; the median is reported
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) times: u32,
+}
+
+/// How rows go in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Door {
+    /// Arrow batches by `DoPut`
+    Flight,
+    /// NDJSON bodies by `POST`
+    Http,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct IngestOptions {
+    /// How rows go in
+    #[arg(long, value_enum, default_value_t = Door::Flight)]
+    pub(crate) door: Door,
+    /// Rows to send
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rows: u64,
+    /// Send for so many seconds instead of a number of rows
+    #[arg(long, conflicts_with = "rows")]
+    pub(crate) seconds: Option<u64>,
+    /// Rows of one batch or body [default: 65536 over Flight, 16384 over HTTP]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch_rows: Option<u32>,
+    /// Connections that send at the same time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// Send text columns of few values dictionary-encoded (Flight only)
+    #[arg(long)]
+    pub(crate) dictionary: bool,
+    /// Different rows that are made before the clock starts and sent over and over
+    #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) pool_rows: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResultOptions {
+    /// Rows of the result
+    #[arg(long, default_value_t = 10_000_000)]
+    pub(crate) rows: u64,
+    /// Only this wire
+    #[arg(long, value_enum)]
+    pub(crate) wire: Option<Wire>,
+}
+
+/// How a result comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wire {
+    /// PostgreSQL, simple query, text
+    Text,
+    /// PostgreSQL, extended query, binary
+    Binary,
+    /// Arrow Flight
+    Flight,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .ok_or_else(|| "a setting is KEY=VALUE".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_are_pairs() {
+        assert_eq!(setting("log=a=b"), Ok(("log".to_owned(), "a=b".to_owned())));
+        assert!(setting("log").is_err());
+    }
+}

@@ -1,0 +1,259 @@
+//! Events into a streaming table until each is acknowledged, then their flush to Delta.
+//!
+//! All that is sent is encoded before the clock starts, so the sender's share of the machine is
+//! small; it is reported beside the server's all the same.
+
+mod flight;
+mod http;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::cli::{Common, Door, IngestOptions};
+use crate::error::{Error, Result};
+use crate::events::{self, Events};
+use crate::process::{self, Cpu, Watch};
+use crate::report::{Report, Target};
+use crate::server::Server;
+
+/// What the issue asks of a release build on two cores.
+const ROWS_PER_SECOND: f64 = 300_000.0;
+const SEED: u64 = 20_260_101;
+
+/// Something to send, with its rows.
+#[derive(Debug)]
+struct Parcel<T> {
+    rows: u64,
+    bytes: u64,
+    content: T,
+}
+
+/// What all connections share: which parcel is next, and when to end.
+#[derive(Debug)]
+struct Load<T> {
+    full: Vec<Parcel<T>>,
+    /// What is left of a number of rows; sent last.
+    rest: Option<Parcel<T>>,
+    parcels: u64,
+    end: Option<Instant>,
+    next: AtomicU64,
+}
+
+impl<T> Load<T> {
+    /// Makes and encodes the rows.
+    fn new(
+        options: &IngestOptions,
+        encode: impl Fn(u64, u64) -> Result<Vec<Parcel<T>>>,
+    ) -> Result<Self> {
+        let size = u64::from(batch_rows(options));
+        let (parcels, rest) = match options.seconds {
+            Some(_) => (u64::MAX, 0),
+            None => (options.rows / size, options.rows % size),
+        };
+        let different = options.pool_rows.div_ceil(size).min(parcels.max(1));
+        Ok(Self {
+            full: encode(different, size)?,
+            rest: match rest {
+                0 => None,
+                rest => encode(1, rest)?.pop(),
+            },
+            parcels,
+            end: None,
+            next: AtomicU64::new(0),
+        })
+    }
+
+    fn begin(&mut self, options: &IngestOptions) {
+        self.end = options
+            .seconds
+            .map(|s| Instant::now() + Duration::from_secs(s));
+    }
+
+    /// The next parcel for whoever asks.
+    fn next(&self) -> Option<&Parcel<T>> {
+        if self.end.is_some_and(|end| Instant::now() >= end) {
+            return None;
+        }
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        match n {
+            n if n < self.parcels => {
+                let different = self.full.len().max(1) as u64;
+                self.full.get(usize::try_from(n % different).unwrap_or(0))
+            }
+            n if n == self.parcels => self.rest.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// What one connection did.
+#[derive(Debug, Default)]
+struct Sent {
+    rows: u64,
+    bytes: u64,
+    /// Seconds from handing a parcel over to its acknowledgement.
+    acknowledged: Vec<f64>,
+}
+
+/// One run over a new directory.
+pub(crate) async fn measure(common: &Common, options: &IngestOptions) -> Result<Report> {
+    let mut server = Server::start(common).await?;
+    let client = server.pg().await?;
+    client.batch_execute(events::CREATE_TABLE).await?;
+    let mut report = Report::new("ingest", common)?;
+    describe(&mut report, options);
+    let prepared = match options.door {
+        Door::Flight => Prepared::Flight(flight::prepare(&server, options).await?),
+        Door::Http => Prepared::Http(http::prepare(&server, options)?),
+    };
+    server.attach(common).await?;
+    let (pid, own) = (server.pid(), std::process::id());
+    let memory = process::resident(pid)?;
+    let watch = Watch::start(pid)?;
+    let (cpu, own_cpu) = (Cpu::of(pid)?, Cpu::of(own)?);
+    let begun = Instant::now();
+    let mut sent = match prepared {
+        Prepared::Flight(load) => flight::send(load, options).await?,
+        Prepared::Http(load) => http::send(load, options).await?,
+    };
+    let seconds = begun.elapsed().as_secs_f64();
+    let (used, own_used) = (Cpu::of(pid)?.since(cpu), Cpu::of(own)?.since(own_cpu));
+    let counted: i64 = client
+        .query_one("SELECT count(*) FROM events", &[])
+        .await?
+        .get(0);
+    if counted.cast_unsigned() != sent.rows {
+        return Err(Error::Answer(format!(
+            "{} rows were acknowledged, {counted} are visible",
+            sent.rows
+        )));
+    }
+    let flush = Instant::now();
+    client.batch_execute("FLUSH TABLE events").await?;
+    let flush = flush.elapsed().as_secs_f64();
+    let used_in_all = Cpu::of(pid)?.since(cpu);
+    let peak = watch.stop();
+    server.detach()?;
+    let millions = sent.rows as f64 / 1e6;
+    sent.acknowledged.sort_by(f64::total_cmp);
+    report.figure("rows, acknowledged and visible", sent.rows as f64, "");
+    report.figure("durable", sent.rows as f64 / seconds, "rows/s");
+    if options.door == Door::Flight {
+        report.target(Target::AtLeast(ROWS_PER_SECOND));
+    }
+    report.figure("sent", sent.bytes as f64 / seconds / 1e6, "MB/s");
+    report.figure("per row", sent.bytes as f64 / sent.rows as f64, "bytes");
+    report.figure("time", seconds, "s");
+    report.figure(
+        "acknowledged after, p50",
+        percentile(&sent.acknowledged, 0.5),
+        "s",
+    );
+    report.figure(
+        "acknowledged after, p99",
+        percentile(&sent.acknowledged, 0.99),
+        "s",
+    );
+    report.figure("flush of what was left", flush, "s");
+    let stored = sent.rows as f64 / (seconds + flush);
+    report.figure("stored in Delta", stored, "rows/s");
+    report.figure("server CPU per million rows", used.total() / millions, "s");
+    report.figure("  of it in the kernel", used.system / millions, "s");
+    let in_all = used_in_all.total() / millions;
+    report.figure("server CPU per million, with flush", in_all, "s");
+    report.figure(
+        "sender CPU per million rows",
+        own_used.total() / millions,
+        "s",
+    );
+    report.figure("memory before", memory as f64 / 1e6, "MB");
+    report.figure("memory, peak", peak as f64 / 1e6, "MB");
+    drop(client);
+    server.stop().await?;
+    Ok(report)
+}
+
+enum Prepared {
+    Flight(flight::Ready),
+    Http(http::Ready),
+}
+
+fn describe(report: &mut Report, options: &IngestOptions) {
+    let door = match options.door {
+        Door::Flight => "flight",
+        Door::Http => "http",
+    };
+    report.option("door", door);
+    match options.seconds {
+        Some(seconds) => report.option("seconds", seconds),
+        None => report.option("rows", options.rows),
+    }
+    report.option("batch_rows", batch_rows(options));
+    report.option("connections", options.connections);
+    report.option("dictionary", options.dictionary);
+}
+
+fn batch_rows(options: &IngestOptions) -> u32 {
+    options.batch_rows.unwrap_or(match options.door {
+        Door::Flight => 65_536,
+        Door::Http => 16_384,
+    })
+}
+
+/// Batches of events, encoded by the door.
+fn parcels<T>(
+    number: u64,
+    rows: u64,
+    encode: impl Fn(&arrow::array::RecordBatch) -> Result<(u64, T)>,
+) -> Result<Vec<Parcel<T>>> {
+    let mut events = Events::new(SEED);
+    let size = usize::try_from(rows).unwrap_or(usize::MAX);
+    (0..number)
+        .map(|_| {
+            let (bytes, content) = encode(&events.batch(size)?)?;
+            Ok(Parcel {
+                rows,
+                bytes,
+                content,
+            })
+        })
+        .collect()
+}
+
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let at = (sorted.len().saturating_sub(1) as f64 * share).round();
+    sorted.get(at as usize).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parcels_add_up_to_the_rows_asked_for() {
+        let options = IngestOptions {
+            door: Door::Flight,
+            rows: 1_050,
+            seconds: None,
+            batch_rows: Some(100),
+            connections: 1,
+            dictionary: false,
+            pool_rows: 300,
+        };
+        let load = Load::new(&options, |n, rows| parcels(n, rows, |_| Ok((0, ())))).unwrap();
+        assert_eq!(load.full.len(), 3);
+        let mut sent = 0;
+        while let Some(parcel) = load.next() {
+            sent += parcel.rows;
+        }
+        assert_eq!(sent, 1_050);
+    }
+
+    #[test]
+    fn percentiles_are_ranks() {
+        let values: Vec<f64> = (0..=100).map(f64::from).collect();
+        assert_eq!(percentile(&values, 0.5), 50.0);
+        assert_eq!(percentile(&values, 0.99), 99.0);
+        assert!(percentile(&[], 0.5).is_nan());
+    }
+}
