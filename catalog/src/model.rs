@@ -15,7 +15,7 @@ pub use audit::{AuditOutcome, AuditRow};
 pub use grant::{Grant, Privilege};
 pub use lineage::{LineageEdge, LineageKind};
 pub use ml::{Model, ModelVersion};
-pub use relation::{Column, MaterializedView, Relation, RelationKind, Strategy};
+pub use relation::{Column, MadeIn, MaterializedView, Relation, RelationKind, Strategy};
 pub use role::Role;
 pub use schema::Schema;
 pub use secret::Secret;

@@ -69,12 +69,18 @@ pub struct MaterializedView {
     /// Every table the state is made from.
     #[serde(default)]
     pub sources: Vec<Oid>,
-    /// Schema that unqualified names of the query mean; that of its maker.
+    /// What its query's names and times mean.
     #[serde(default)]
-    pub schema: Option<String>,
-    /// Time zone the query is read in; that of its maker.
-    #[serde(default)]
-    pub time_zone: Option<String>,
+    pub made_in: Option<Box<MadeIn>>,
+}
+
+/// The session that a materialized view was made in, as far as its query depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeIn {
+    /// Schema that unqualified names mean.
+    pub schema: String,
+    /// `TimeZone`.
+    pub time_zone: String,
 }
 
 /// A named set of rows.

@@ -203,8 +203,10 @@ async fn values_read_back(store: Arc<dyn Store>) {
         state_format: 1,
         source,
         sources: vec![source],
-        schema: Some("public".to_owned()),
-        time_zone: Some("UTC".to_owned()),
+        made_in: Some(Box::new(catalog::MadeIn {
+            schema: "public".to_owned(),
+            time_zone: "UTC".to_owned(),
+        })),
     });
     let churn = Model {
         oid: model,

@@ -171,13 +171,11 @@ impl Scope {
 
     /// The same cut and role, with names and times meant as by the maker of a materialized view: what
     /// its state holds must not depend on who reads it.
-    fn as_made(mut self, view: &MaterializedView) -> Self {
-        if let Some(schema) = &view.schema {
-            self.caller.schema.clone_from(schema);
-            self.caller.search_path = vec![schema.clone()];
-        }
-        if let Some(zone) = &view.time_zone {
-            self.caller.time_zone.clone_from(zone);
+    fn made_for(mut self, view: &MaterializedView) -> Self {
+        if let Some(made) = &view.made_in {
+            self.caller.schema.clone_from(&made.schema);
+            self.caller.search_path = vec![made.schema.clone()];
+            self.caller.time_zone.clone_from(&made.time_zone);
         }
         self.inlines_views |= view.strategy != Strategy::Full;
         self
@@ -187,7 +185,7 @@ impl Scope {
     pub fn of_view(&self, view: &Relation) -> Result<Self> {
         let scope = self.definer(view.owner)?;
         Ok(match &view.materialized {
-            Some(materialized) => scope.as_made(materialized),
+            Some(materialized) => scope.made_for(materialized),
             None => scope,
         })
     }

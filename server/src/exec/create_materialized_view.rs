@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use catalog::{Change, MaterializedView, ObjectKind, Relation, RelationKind, Snapshot};
+use catalog::{Change, MadeIn, MaterializedView, ObjectKind, Relation, RelationKind, Snapshot};
 
 use super::relations::{self, Place};
 use super::{Outcome, Run};
@@ -49,8 +49,10 @@ pub(super) async fn execute(run: &Run, s: &CreateMaterializedView) -> Result<Out
         state_format: views::STATE_FORMAT,
         source: analysis.source,
         sources: analysis.sources.clone(),
-        schema: Some(run.scope.caller.schema.clone()),
-        time_zone: Some(run.scope.caller.time_zone.clone()),
+        made_in: Some(Box::new(MadeIn {
+            schema: run.scope.caller.schema.clone(),
+            time_zone: run.scope.caller.time_zone.clone(),
+        })),
     });
 
     let (scope, or_replace, if_not_exists) =

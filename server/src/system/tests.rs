@@ -149,8 +149,7 @@ fn fixture() -> Vec<Change> {
         state_format: 1,
         source: EVENTS,
         sources: vec![EVENTS],
-        schema: None,
-        time_zone: None,
+        made_in: None,
     });
     let mut events = relation(EVENTS, PUBLIC, "ev", RelationKind::StreamingTable);
     events.columns = vec![

@@ -60,7 +60,7 @@ pub(super) fn answer(
         }
         Core::Top(top) => {
             let new = cut(LogicalPlan::clone(&top.window.input), range)?;
-            top.over(bag(stored, new)?)
+            top.over(&bag(stored, new)?)
         }
     }
 }
@@ -280,8 +280,8 @@ impl TopCore {
     }
 
     /// The core over other rows.
-    fn over(&self, rows: LogicalPlan) -> Result<LogicalPlan> {
-        replaced(&self.plan, &rows, &self.window)
+    fn over(&self, rows: &LogicalPlan) -> Result<LogicalPlan> {
+        replaced(&self.plan, rows, &self.window)
     }
 }
 
