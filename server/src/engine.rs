@@ -11,8 +11,10 @@
 //! | [`open`] | from a data directory to an open database |
 //! | [`refresh`] | what the view refresher needs |
 //! | [`activity`] | what all connections are doing |
+//! | `cooperate` | joins that yield |
 
 pub mod activity;
+mod cooperate;
 pub mod names;
 pub mod open;
 pub mod refresh;
