@@ -12,7 +12,7 @@
 //! | `committer` | flushes, appends to ordinary tables, DML, view state: one at a time per table |
 //! | `flusher` | flushes in the background |
 //! | `recovery` | from what is on disk to the first head |
-//! | [`line`] | order of one producer's appends |
+//! | [`mod@line`] | order of one producer's appends |
 //! | [`lock`] | one process per data directory |
 
 mod committer;

@@ -17,7 +17,6 @@
 //! | `maintain` | plans of a core: a run, many runs as one, the answer |
 //! | [`read`] | a view's query over stored and new rows |
 //! | [`refresh`] | storing new state, folding runs, the background refresher |
-//! | `statistics` | the rule that must leave states alone |
 //! | [`mod@explain`] | `EXPLAIN [CREATE] MATERIALIZED VIEW` |
 
 pub mod analysis;
@@ -33,7 +32,6 @@ pub mod refresh;
 mod source;
 mod split;
 pub mod state;
-mod statistics;
 mod steady;
 
 pub use analysis::{Analysis, Examination, Finding, analyze, examine};
@@ -43,7 +41,6 @@ pub use options::{Kept, OnSourceChange, Options};
 pub use read::read_plan;
 pub use refresh::{Host, Planned, Refresher};
 pub use state::{STATE_FORMAT, state_schema};
-pub use statistics::physical_rules;
 
 #[cfg(test)]
 mod tests;

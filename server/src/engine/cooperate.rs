@@ -64,11 +64,9 @@ mod tests {
     /// On one thread, a timeout can only fire if the query gives the thread back.
     #[tokio::test]
     async fn a_large_join_can_be_ended() {
-        let mut rules = crate::views::physical_rules();
-        rules.push(rule());
         let state = SessionStateBuilder::new()
             .with_default_features()
-            .with_physical_optimizer_rules(rules)
+            .with_physical_optimizer_rule(rule())
             .build();
         let sql = "SELECT count(*) FROM generate_series(1, 1000000) AS a (i), \
                    generate_series(1, 1000000) AS b (j)";

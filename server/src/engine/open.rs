@@ -276,14 +276,12 @@ fn base_state(config: &Config) -> Result<SessionState> {
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
     options.optimizer.filter_null_join_keys = true;
-    let mut rules = crate::views::physical_rules();
-    rules.push(super::cooperate::rule());
     let builder = SessionStateBuilder::new()
         .with_default_features()
         .with_config(session)
         .with_runtime_env(runtime)
         .with_query_planner(Arc::new(Planner))
-        .with_physical_optimizer_rules(rules)
+        .with_physical_optimizer_rule(super::cooperate::rule())
         .with_analyzer_rule(udfs::analyzer_rule());
     Ok(crate::semantics::install(builder).build())
 }

@@ -186,8 +186,20 @@ impl Scope {
         let scope = self.definer(view.owner)?;
         Ok(match &view.materialized {
             Some(materialized) => scope.made_for(materialized),
-            None => scope,
+            // unqualified names mean the view's own schema, whatever the reader's search path says
+            None => match self.catalog.schemas.iter().find(|s| s.oid == view.schema) {
+                Some(schema) => scope.in_schema(&schema.name),
+                None => scope,
+            },
         })
+    }
+
+    /// The same cut and role, where unqualified names mean one schema.
+    pub fn in_schema(&self, schema: &str) -> Self {
+        let mut scope = self.same();
+        schema.clone_into(&mut scope.caller.schema);
+        scope.caller.search_path = vec![schema.to_owned()];
+        scope
     }
 
     /// The same cut and caller, where a relation takes another privilege than SELECT.

@@ -35,10 +35,12 @@ pub(super) async fn execute(run: &Run, s: &ast::CreateView) -> Result<Outcome> {
     }
     let text = view_query_text(&run.statement.text)?.to_owned();
     let query = bound((*s.query).clone())?;
-    let (_, plan) = run.scope.plan(&query).await?;
+    // planned as a reader will
+    let inside = Arc::new(run.scope.in_schema(&place.schema.name));
+    let (_, plan) = inside.plan(&query).await?;
     relations::no_parameters(&plan, "view")?;
     let columns = relations::query_columns(&query, plan.schema(), &names)?;
-    let depends_on = relations::named_relations(&run.scope, &query)?;
+    let depends_on = relations::named_relations(&inside, &query)?;
     let mut view = place.relation(RelationKind::View, columns);
     view.query = Some(text);
     view.depends_on = depends_on;

@@ -81,7 +81,6 @@ fn session(head: &DbHead) -> SessionContext {
         .with_config(config)
         .with_default_features()
         .with_query_planner(Arc::new(Planner))
-        .with_physical_optimizer_rules(crate::views::physical_rules())
         .with_analyzer_rule(udfs::analyzer_rule())
         .build();
     let mut state = state;
