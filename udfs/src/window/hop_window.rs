@@ -49,7 +49,7 @@ FROM events GROUP BY hop_window(ts, INTERVAL '1 hour', INTERVAL '15 minutes') OR
         description = "Time from one window's start to the next, likewise"
     )
 )]
-/// `hop_window(ts, size, slide)`: name and type only; [`expand`] gives it its meaning.
+/// `hop_window(ts, size, slide)`: name and type only; `expand` gives it its meaning.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct HopWindow {
     signature: Signature,
