@@ -67,3 +67,6 @@ pub fn apply(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
 pub fn apply_to_expr(expr: Expr, columns: &DFSchema) -> datafusion::error::Result<Expr> {
     casts::rewrite(integers::rewrite(expr, columns)?, columns)
 }
+
+#[cfg(test)]
+mod tests;

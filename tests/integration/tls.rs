@@ -110,7 +110,12 @@ async fn all_doors_speak_tls() {
     let url = format!("https://localhost:{}/healthz", at.http.port());
     assert_eq!(http.get(url).send().await.unwrap().status().as_u16(), 200);
 
-    // Without TLS nothing is served over HTTP or Flight.
+    // Without TLS nothing is served: on the Postgres door not even a login is asked for.
+    let mut bare = tokio_postgres::Config::new();
+    bare.host(at.pg.ip().to_string()).port(at.pg.port());
+    bare.user(ADMIN).password(PASSWORD).dbname("weir");
+    let refused = bare.connect(NoTls).await.err().unwrap();
+    assert_eq!(refused.code().map(|c| c.code()), Some("28000"));
     let plain = reqwest::Client::builder().no_proxy().build().unwrap();
     let told = plain
         .get(format!("http://{}/healthz", at.http))
