@@ -21,6 +21,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateMode;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::limit::GlobalLimitExec;
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 
 use super::split::{Over, Split, conform, merge};
@@ -307,7 +308,10 @@ impl MergeStates {
             Stage::Final if spread => (AggregateMode::FinalPartitioned, Arc::clone(states)),
             Stage::Final => (AggregateMode::Final, Arc::clone(states)),
             Stage::Reduce => {
-                let one = CoalescePartitionsExec::new(Arc::clone(states));
+                let one = Arc::new(CoalescePartitionsExec::new(Arc::clone(states)));
+                // a reduction runs as well in parts, so the optimizer would take the step out again; a
+                // limit without a number keeps it, and is dropped once that is settled
+                let one = GlobalLimitExec::new(one, 0, None);
                 (AggregateMode::PartialReduce, Arc::new(one) as Arc<_>)
             }
         };

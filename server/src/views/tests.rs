@@ -184,12 +184,7 @@ async fn refresh_stores_once_and_folding_keeps_the_answer() {
     let after = world.read(view).await;
     same(&before, &after, "folded");
     let folded = world.state_rows(view).await;
-    // the optimizer may reduce in parts, one for each of the world's three threads
-    assert!(
-        folded.rows.len() <= 3 * after.rows.len(),
-        "a row per key and thread at most, not {}",
-        folded.rows.len()
-    );
+    assert_eq!(folded.rows.len(), after.rows.len(), "one row per key");
     let last = folded.names.len();
     assert_eq!(folded.names[last - 2..], ["_lo", "_hi"]);
     assert_eq!(folded.rows[0][last - 2], ScalarValue::Int64(Some(1)));

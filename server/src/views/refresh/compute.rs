@@ -135,6 +135,10 @@ async fn computed(
     layout: &Layout,
     (lo, hi): (Lsn, Lsn),
 ) -> Result<Vec<RecordBatch>> {
+    // a reduction takes all states in one piece: one row for each key comes out
+    let mut session = session.clone();
+    let options = session.config_mut().options_mut();
+    options.optimizer.enable_round_robin_repartition = false;
     let rows = session.create_physical_plan(plan).await?;
     let stored = layout.stored();
     let count = rows.schema().fields().len();
