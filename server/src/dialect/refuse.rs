@@ -13,7 +13,7 @@ use super::words::next_words_are;
 use crate::error::{Error, Result};
 
 /// Statements of the language that are not there yet, by their first words, with what to use instead.
-const LATER: [(&[&str], &str); 14] = [
+const LATER: [(&[&str], &str); 12] = [
     (
         &["OPTIMIZE"],
         "files are written large enough for now; nothing has to be done",
@@ -47,8 +47,6 @@ const LATER: [(&[&str], &str); 14] = [
         &["ALTER", "MATERIALIZED", "VIEW"],
         "SET (option = value) can be altered; for the rest use CREATE OR REPLACE MATERIALIZED VIEW",
     ),
-    (&["SAVEPOINT"], "statements commit by themselves"),
-    (&["RELEASE"], "statements commit by themselves"),
 ];
 
 /// The refusal of a statement that is not there yet.
