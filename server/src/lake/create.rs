@@ -9,8 +9,8 @@ use deltalake::kernel::transaction::CommitProperties;
 use futures::TryStreamExt;
 use url::Url;
 
+use super::checkpoint::CHECKPOINT_INTERVAL;
 use super::open::{handle, table_snapshot};
-use super::write::CHECKPOINT_INTERVAL;
 use super::{LakeSnapshot, store};
 use crate::error::{Error, Result, SqlState};
 

@@ -166,6 +166,7 @@ async fn refresh(stream: &Stream) {
         base: view.run,
         durable: head.visible,
         epochs: [(Oid(1), 0)].into(),
+        drops: [].into(),
         at: 1,
     };
     stream.commit_state(VIEW, change).await.unwrap();
