@@ -8,11 +8,14 @@ mod compute;
 pub mod crash;
 mod create;
 mod encoding;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod files;
 mod history;
 mod open;
 mod restore;
 mod store;
+pub mod stores;
 mod vacuum;
 mod write;
 

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use datafusion::object_store::path::Path;
-use datafusion::object_store::{Error as StoreError, ObjectStoreExt};
 use deltalake::checkpoints;
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectStoreExt};
 use serde_json::Value;
 
 use super::LakeSnapshot;

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use datafusion::object_store::path::Path;
-use datafusion::object_store::{Error as StoreError, ObjectStoreExt};
 use deltalake::kernel::{Add, Remove};
 use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectStoreExt};
 
 use super::LakeSnapshot;
 use crate::error::{Error, Result, SqlState};

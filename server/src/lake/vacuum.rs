@@ -5,10 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use datafusion::object_store::path::Path;
-use datafusion::object_store::{Error as StoreError, ObjectStoreExt};
 use deltalake::kernel::Add;
 use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectStoreExt};
 
 use super::LakeSnapshot;
 use super::crash::crash_point;
