@@ -2,6 +2,7 @@
 
 #[cfg(feature = "failpoints")]
 mod crash;
+mod exchange;
 mod model;
 mod records;
 mod stores;
