@@ -13,6 +13,7 @@
 //! | [`system`] | `weir.*`, `pg_catalog`, `information_schema`: one file per table |
 //! | [`governance`] | privileges, lineage, audit |
 //! | [`ml`] | training, scoring, evaluation |
+//! | [`jobs`] | upkeep of stored tables: compaction, checkpoints, vacuum, retention |
 //! | [`views`] | materialized views: analysis, state, merge at read, refresh |
 //! | [`engine`] | planning and running queries over one cut |
 //! | [`semantics`] | PostgreSQL's operators, casts and literals over the planner's |
@@ -29,6 +30,7 @@ pub mod engine;
 pub mod error;
 pub mod exec;
 pub mod governance;
+pub mod jobs;
 pub mod lake;
 pub mod logging;
 pub mod metrics;

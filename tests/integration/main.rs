@@ -27,6 +27,7 @@ mod privileges;
 mod restart;
 mod tidy;
 mod tls;
+mod upkeep;
 mod views;
 mod visibility;
 
