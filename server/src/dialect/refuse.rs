@@ -41,7 +41,7 @@ const LATER: [(&[&str], &str); 14] = [
     (&["CREATE", "UNLOGGED"], "use CREATE TABLE"),
     (
         &["ALTER", "STREAMING", "TABLE"],
-        "only SET (flush_interval = '…') can be altered",
+        "only SET (flush_interval = '…'), PAUSE and RESUME can be said",
     ),
     (
         &["ALTER", "MATERIALIZED", "VIEW"],

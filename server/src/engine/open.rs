@@ -59,6 +59,7 @@ impl Engine {
                 Pace::default(),
             ),
             sessions: Sessions::default(),
+            sources: super::sources::Sources::default(),
             stop: CancellationToken::new(),
             catalog: Arc::new(ArcSwap::new(snapshot)),
             ddl: tokio::sync::Mutex::new(()),

@@ -301,6 +301,7 @@ impl Scope {
             functions: Vec::new(),
             activity: self.engine.sessions.list(),
             jobs: Vec::new(),
+            sources: self.engine.sources.list(),
         })
     }
 

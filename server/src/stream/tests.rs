@@ -3,6 +3,7 @@
 #[cfg(feature = "failpoints")]
 mod crash;
 mod model;
+mod positions;
 mod records;
 
 use std::sync::Arc;
