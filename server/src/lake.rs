@@ -10,6 +10,7 @@ mod encoding;
 mod files;
 mod history;
 mod open;
+mod read;
 mod store;
 mod write;
 
@@ -20,6 +21,7 @@ pub use compute::Compute;
 pub use create::{create, delete};
 pub use history::{CommitRecord, history};
 pub use open::{At, open};
+pub use read::read_columns;
 pub(crate) use store::{make_dirs_durable, sync_dir};
 pub use write::{Commit, commit, write_files};
 

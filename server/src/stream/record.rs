@@ -1,7 +1,8 @@
 //! One record of the log: how an accepted append looks in bytes.
 //!
 //! ```text
-//! header (64)   magic, crc, body length, first lsn, rows, body crc, parts, source length, format, synced
+//! header (64)   magic, crc, body length, first lsn, rows, body crc, parts, source length, format, synced,
+//!               time of acceptance in microseconds
 //! source        position of a source or an idempotency key, padded to 8
 //! directory     per part 32 bytes: table, schema fingerprint, rows, payload length
 //! payloads      per part one Arrow IPC stream of visible columns, padded to 8
@@ -53,6 +54,8 @@ pub(super) struct Encoded {
 pub(super) struct Record {
     pub(super) first: Lsn,
     pub(super) rows: u64,
+    /// When it was written; 0 of a log that did not say.
+    pub(super) at: i64,
     /// Reserved for positions of sources; kept so a reader can hand them on.
     #[cfg_attr(
         not(test),
@@ -124,10 +127,11 @@ impl Encoded {
         self.length
     }
 
-    /// Gives it a place: `seed` is the segment's, `synced` the offset known durable there.
-    pub(super) fn place(&mut self, seed: u32, first: Lsn, synced: u64) {
+    /// Gives it a place and a time: `seed` is the segment's, `synced` the offset known durable there.
+    pub(super) fn place(&mut self, seed: u32, first: Lsn, synced: u64, at: i64) {
         put_u64(&mut self.head, 16, first.0.cast_unsigned());
         put_u64(&mut self.head, 48, synced);
+        put_u64(&mut self.head, 56, at.cast_unsigned());
         let crc = seeded(seed, self.head.get(8..HEADER).unwrap_or_default());
         put_u32(&mut self.head, 4, crc);
     }
@@ -161,6 +165,7 @@ impl Record {
         let record = Self {
             first: Lsn(u64_at(header, 16).cast_signed()),
             rows: u64_at(header, 24),
+            at: u64_at(header, 56).cast_signed(),
             source: part_of(&body, 0, source_length)?,
             parts: directory(&body, source_length, u32_at(header, 36) as usize)?,
         };
