@@ -7,11 +7,14 @@ mod compute;
 pub mod crash;
 mod create;
 mod encoding;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod files;
 mod history;
 mod open;
 mod read;
 mod store;
+pub mod stores;
 mod write;
 
 #[cfg(test)]

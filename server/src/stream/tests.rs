@@ -5,6 +5,7 @@ mod crash;
 mod dedup;
 mod model;
 mod records;
+mod stores;
 
 use std::sync::Arc;
 use std::time::Duration;
