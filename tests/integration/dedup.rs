@@ -6,6 +6,7 @@ use arrow::array::{Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use serde_json::Value;
 use tests::TestServer;
+use tests::http::HttpSession;
 
 const TABLE: &str = "CREATE STREAMING TABLE events (id BIGINT, ts TIMESTAMPTZ) \
      WITH (event_time = 'ts', dedup_key = 'id', flush_interval = '1 hour')";
@@ -29,24 +30,25 @@ fn lines(ids: &[i64]) -> String {
         .collect()
 }
 
+async fn sent(http: &HttpSession, ids: &[i64]) -> Value {
+    let told = http.send_rows("public", "events", lines(ids)).await;
+    told.unwrap().body
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_door_tells_how_many_rows_were_there() {
     let server = TestServer::start().await;
     let pg = server.connect().await;
     pg.run(TABLE).await;
 
-    let told = server
-        .http()
-        .send_rows("public", "events", lines(&[1, 2, 2]));
-    let told = told.await.unwrap().body;
+    let told = sent(&server.http(), &[1, 2, 2]).await;
     assert_eq!(
         (&told["accepted"], &told["duplicate"]),
         (&2.into(), &1.into())
     );
     let first = told["token"].as_str().unwrap().to_owned();
     // only duplicates: the token is still one that the rows are visible at
-    let told = server.http().send_rows("public", "events", lines(&[2, 1]));
-    let told = told.await.unwrap().body;
+    let told = sent(&server.http(), &[2, 1]).await;
     assert_eq!(
         (&told["accepted"], &told["duplicate"]),
         (&0.into(), &2.into())
@@ -80,10 +82,7 @@ async fn every_door_tells_how_many_rows_were_there() {
     drop((pg, flight));
     let server = server.restart().await;
     let pg = server.connect().await;
-    let told = server
-        .http()
-        .send_rows("public", "events", lines(&[1, 6, 7]));
-    let told = told.await.unwrap().body;
+    let told = sent(&server.http(), &[1, 6, 7]).await;
     assert_eq!(
         (&told["accepted"], &told["duplicate"]),
         (&1.into(), &2.into())
