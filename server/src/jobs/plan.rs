@@ -158,8 +158,6 @@ mod tests {
     }
 
     fn names(bins: &[Bin]) -> Vec<Vec<&str>> {
-        let of = |bin: &Bin| -> Vec<String> { bin.files.iter().map(|f| f.path.clone()).collect() };
-        let _ = of;
         bins.iter()
             .map(|b| b.files.iter().map(|f| f.path.as_str()).collect())
             .collect()

@@ -331,9 +331,9 @@ async fn planning_a_point_query_over_many_files_is_quick() {
         file.path = format!("part-{n}.parquet");
         file
     });
-    let many = crate::lake::LakeSnapshot {
+    let many = LakeSnapshot {
         files: files.collect(),
-        ..crate::lake::LakeSnapshot::clone(&snapshot)
+        ..LakeSnapshot::clone(&snapshot)
     };
     let head = TableHead {
         lake: Arc::new(many),
