@@ -38,6 +38,7 @@ mod retrain_model;
 mod rewrite;
 pub mod rows;
 mod set;
+mod set_config;
 mod show;
 mod show_lineage;
 pub mod token;
@@ -233,9 +234,13 @@ async fn execute_native(run: &Run, native: &Ast) -> Result<Outcome> {
             "SHOW TABLES is not supported",
             "use \\dt in psql, or SELECT * FROM information_schema.tables",
         )),
-        Ast::StartTransaction { .. } | Ast::Commit { .. } | Ast::Rollback { .. } => {
-            transaction::execute(run, native)
-        }
+        Ast::StartTransaction { .. }
+        | Ast::Commit { .. }
+        | Ast::Rollback { .. }
+        | Ast::Savepoint { .. }
+        | Ast::ReleaseSavepoint { .. } => transaction::execute(run, native),
+        // nothing can be listened to, so there is nothing to end; pools say it when they reset
+        Ast::UNLISTEN { .. } => Outcome::command("UNLISTEN"),
         Ast::Declare { stmts } => cursor::declare(run, stmts).await,
         Ast::Fetch {
             name,
@@ -379,6 +384,9 @@ fn native_command(native: &Ast) -> &'static str {
         Ast::StartTransaction { .. } => "BEGIN",
         Ast::Commit { .. } => "COMMIT",
         Ast::Rollback { .. } => "ROLLBACK",
+        Ast::Savepoint { .. } => "SAVEPOINT",
+        Ast::ReleaseSavepoint { .. } => "RELEASE",
+        Ast::UNLISTEN { .. } => "UNLISTEN",
         Ast::Declare { .. } => "DECLARE CURSOR",
         Ast::Fetch { .. } => "FETCH",
         Ast::Close { .. } => "CLOSE CURSOR",
@@ -409,6 +417,9 @@ pub fn writes(statement: &Statement) -> bool {
                     | "BEGIN"
                     | "COMMIT"
                     | "ROLLBACK"
+                    | "SAVEPOINT"
+                    | "RELEASE"
+                    | "UNLISTEN"
                     | "DECLARE CURSOR"
                     | "FETCH"
                     | "CLOSE CURSOR"

@@ -22,6 +22,7 @@ mod flight;
 mod garbage;
 mod lake;
 mod large_results;
+mod parameters;
 mod privileges;
 mod restart;
 mod tidy;

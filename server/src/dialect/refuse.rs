@@ -13,7 +13,7 @@ use super::words::next_words_are;
 use crate::error::{Error, Result};
 
 /// Statements of the language that are not there yet, by their first words, with what to use instead.
-const LATER: [(&[&str], &str); 11] = [
+const LATER: &[(&[&str], &str)] = &[
     (
         &["REPLAY"],
         "rows that break a rule are refused with their line, not kept aside",
@@ -38,8 +38,6 @@ const LATER: [(&[&str], &str); 11] = [
         &["ALTER", "MATERIALIZED", "VIEW"],
         "SET (option = value) can be altered; for the rest use CREATE OR REPLACE MATERIALIZED VIEW",
     ),
-    (&["SAVEPOINT"], "statements commit by themselves"),
-    (&["RELEASE"], "statements commit by themselves"),
 ];
 
 /// The refusal of a statement that is not there yet.
