@@ -5,6 +5,7 @@
 //! does not honour is refused by [`refuse`], so no clause is ever ignored.
 
 mod alter_model;
+mod alter_streaming_table;
 mod alter_table_set;
 mod cancel_job;
 mod create_materialized_view;
@@ -37,6 +38,7 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 pub use alter_model::AlterModel;
+pub use alter_streaming_table::{AlterStreamingTable, SourceAction};
 pub use alter_table_set::AlterTableSet;
 pub use cancel_job::CancelJob;
 pub use create_materialized_view::CreateMaterializedView;
@@ -89,6 +91,8 @@ pub enum Kind {
     AlterModel(AlterModel),
     /// `CREATE SECRET`
     CreateSecret(CreateSecret),
+    /// `ALTER STREAMING TABLE … PAUSE | RESUME`
+    AlterStreamingTable(AlterStreamingTable),
     /// `ALTER TABLE … SET (…)`
     AlterTableSet(AlterTableSet),
     /// `DROP TABLE | VIEW | … | MODEL | SECRET`
@@ -153,6 +157,7 @@ fn parse_piece(dialect: &WeirDialect, sql: &str, piece: Piece) -> Result<Stateme
     let text = sql[piece.range.clone()].to_owned();
     let mut parser = Parser::new(dialect).with_tokens_with_locations(piece.tokens);
     if !AlterTableSet::starts(&parser)
+        && !AlterStreamingTable::starts(&parser)
         && let Some(refusal) = refuse::later(&parser)
     {
         return Err(refusal);
@@ -204,6 +209,8 @@ fn parse_kind(
         Kind::AlterModel(AlterModel::parse(p)?)
     } else if CreateSecret::starts(p) {
         Kind::CreateSecret(CreateSecret::parse(p)?)
+    } else if AlterStreamingTable::starts(p) {
+        Kind::AlterStreamingTable(AlterStreamingTable::parse(p)?)
     } else if AlterTableSet::starts(p) {
         Kind::AlterTableSet(AlterTableSet::parse(p)?)
     } else if DropObject::starts(p) {
@@ -243,6 +250,7 @@ impl Statement {
             | Kind::RetrainModel(_)
             | Kind::AlterModel(_)
             | Kind::CreateSecret(_)
+            | Kind::AlterStreamingTable(_)
             | Kind::AlterTableSet(_)
             | Kind::DropObject(_)
             | Kind::Grant(_)

@@ -11,6 +11,7 @@
 //! | [`open`] | from a data directory to an open database |
 //! | [`refresh`] | what the view refresher needs |
 //! | [`activity`] | what all connections are doing |
+//! | [`sources`] | what all sources are doing |
 //! | `cooperate` | joins that yield |
 
 pub mod activity;
@@ -20,6 +21,7 @@ pub mod open;
 pub mod refresh;
 pub mod scan;
 pub mod scope;
+pub mod sources;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,6 +40,7 @@ use crate::stream::{DirLock, Stream};
 use crate::tasks::{self, AbortOnDrop};
 use crate::views::Refresher;
 use activity::Sessions;
+use sources::Sources;
 
 /// The open database: what all sessions share.
 #[derive(Debug)]
@@ -58,6 +61,8 @@ pub struct Engine {
     pub(crate) clock: Clock,
     /// Open sessions.
     pub sessions: Sessions,
+    /// What feeds streaming tables.
+    pub sources: Sources,
     /// Root of the Delta tables, with a trailing slash.
     pub warehouse: Url,
     /// Cancelled when the server ends: every running statement ends with it.

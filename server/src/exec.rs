@@ -4,6 +4,7 @@
 //! know a wire. [`execute`] is one flat match; [`describe`] says the columns without running.
 
 mod alter_model;
+mod alter_streaming_table;
 mod alter_table;
 mod alter_table_set;
 mod cancel_job;
@@ -173,6 +174,7 @@ pub async fn execute(run: &Run) -> Result<Outcome> {
         Kind::RetrainModel(s) => retrain_model::execute(run, s).await,
         Kind::AlterModel(s) => alter_model::execute(run, s).await,
         Kind::CreateSecret(s) => create_secret::execute(run, s).await,
+        Kind::AlterStreamingTable(s) => alter_streaming_table::execute(run, s).await,
         Kind::AlterTableSet(s) => alter_table_set::execute(run, s).await,
         Kind::DropObject(s) => drop_object::execute(run, s).await,
         Kind::Grant(s) => grant::execute(run, s).await,
@@ -315,6 +317,7 @@ pub async fn describe(run: &Run, hints: &[Option<DataType>]) -> Result<Descripti
         | Kind::RetrainModel(_)
         | Kind::AlterModel(_)
         | Kind::CreateSecret(_)
+        | Kind::AlterStreamingTable(_)
         | Kind::AlterTableSet(_)
         | Kind::DropObject(_)
         | Kind::Grant(_)
@@ -337,6 +340,7 @@ pub fn command(statement: &Statement) -> &'static str {
         Kind::RetrainModel(_) => "RETRAIN MODEL",
         Kind::AlterModel(_) => "ALTER MODEL",
         Kind::CreateSecret(_) => "CREATE SECRET",
+        Kind::AlterStreamingTable(_) => "ALTER STREAMING TABLE",
         Kind::AlterTableSet(_) => "ALTER TABLE",
         Kind::DropObject(s) => match s.kind {
             DropKind::Table => "DROP TABLE",
@@ -434,6 +438,7 @@ pub fn writes(statement: &Statement) -> bool {
         | Kind::RetrainModel(_)
         | Kind::AlterModel(_)
         | Kind::CreateSecret(_)
+        | Kind::AlterStreamingTable(_)
         | Kind::AlterTableSet(_)
         | Kind::DropObject(_)
         | Kind::Grant(_)

@@ -8,6 +8,7 @@
 //! | [`head`] | what a statement sees: one cut |
 //! | `core` | how the head changes, tail memory |
 //! | `record`, `segment`, `wal` | bytes of the log, its files, its writer |
+//! | [`position`] | where sources stand, in records and in Delta |
 //! | `tail` | batches in memory |
 //! | `committer` | flushes, appends to ordinary tables, DML, view state: one at a time per table |
 //! | `anchor` | logs read from their newest checkpoint again |
@@ -27,6 +28,7 @@ pub mod head;
 mod in_use;
 pub mod line;
 pub mod lock;
+pub mod position;
 mod record;
 mod recovery;
 mod segment;
@@ -36,7 +38,7 @@ mod wal;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,6 +63,7 @@ pub use exchange::{Exchange, Guard, Reason, Staged};
 use head::{DbHead, Lsn, TableHead, ViewHead};
 use line::Turn;
 pub use lock::DirLock;
+use position::Positions;
 use record::{Encoded, Part};
 pub use tail::stored_schema;
 use wal::{Append, Request};
@@ -197,8 +200,12 @@ impl Stream {
         self.append_from(rows, &[], wait, turn).await
     }
 
-    /// [`Self::append_in_turn`] with the position of the source the rows come from, stored with
-    /// them, and the longest time to wait for room.
+    /// [`Self::append_in_turn`] with where the source of the rows stands afterwards, stored with
+    /// them ([`Positions::to_bytes`]), and the longest time to wait for room. A position is stored
+    /// even when there are no rows.
+    ///
+    /// Dropping the future leaves open whether the rows are stored: a source that goes on after that
+    /// must wait for its end.
     pub async fn append_from(
         &self,
         rows: Vec<(Oid, Vec<RecordBatch>)>,
@@ -218,7 +225,8 @@ impl Stream {
                 parts.push((part, size));
             }
         }
-        if parts.is_empty() {
+        let positions = Positions::read(source)?;
+        if parts.is_empty() && positions.is_none() {
             turn.come().await?;
             turn.over();
             return Ok(self.head().visible);
@@ -244,12 +252,39 @@ impl Stream {
         let append = Append {
             encoded,
             parts: reserved,
+            source: positions,
             reply,
         };
         let request = Request::Append(Box::new(append));
         self.wal.send(request).await.map_err(|_| wal::stopped())?;
         turn.over();
         answer.await.map_err(|_| wal::stopped())?
+    }
+
+    /// Where the source of a table stands: the next offset of each of these partitions that it has
+    /// taken messages from. Exact as long as no append of the source is under way.
+    pub async fn source_positions(
+        &self,
+        oid: Oid,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, i64>> {
+        let Some((lake, known)) = self.core.source(oid, topic, partitions) else {
+            return Err(Error::undefined_table(&oid.to_string()));
+        };
+        let mut found = BTreeMap::new();
+        for (partition, next) in known {
+            let next = match next {
+                Some(next) => Some(next),
+                // not since the log was opened: then its storage says, if it ever came to one
+                None => {
+                    lake.txn_version(&Positions::app(oid, topic, partition))
+                        .await?
+                }
+            };
+            found.extend(next.map(|next| (partition, next)));
+        }
+        Ok(found)
     }
 
     async fn encode(
@@ -494,7 +529,7 @@ impl Stream {
     async fn flush_all(&self) -> Result<()> {
         let head = self.head();
         for table in head.tables.values() {
-            if !table.tail.is_empty() {
+            if self.core.is_unflushed(table) {
                 self.flush(table.oid).await?;
             }
         }

@@ -20,6 +20,7 @@ mod data_directory;
 mod demo_figures;
 mod flight;
 mod garbage;
+mod kafka;
 mod lake;
 mod large_results;
 mod parameters;

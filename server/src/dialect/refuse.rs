@@ -32,7 +32,7 @@ const LATER: &[(&[&str], &str)] = &[
     (&["CREATE", "UNLOGGED"], "use CREATE TABLE"),
     (
         &["ALTER", "STREAMING", "TABLE"],
-        "only SET (option = value) can be altered",
+        "only SET (option = value), PAUSE and RESUME can be said",
     ),
     (
         &["ALTER", "MATERIALIZED", "VIEW"],

@@ -68,6 +68,7 @@ impl Engine {
             jobs: Jobs::new(stop.clone()),
             clock,
             sessions: Sessions::default(),
+            sources: super::sources::Sources::default(),
             stop,
             catalog: Arc::new(ArcSwap::new(snapshot)),
             ddl: tokio::sync::Mutex::new(()),

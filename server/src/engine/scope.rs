@@ -301,6 +301,7 @@ impl Scope {
             functions: Vec::new(),
             activity: self.engine.sessions.list(),
             jobs: Some(Arc::clone(&self.engine.jobs)),
+            sources: self.engine.sources.list(),
         })
     }
 

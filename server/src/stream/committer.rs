@@ -64,10 +64,11 @@ pub(super) async fn flush_locked(core: &Core, table: &Owned, ledger: &mut Ledger
     let Some(captured) = core.capture(table.oid) else {
         return Err(Error::undefined_table(&table.name));
     };
-    let Some(last) = captured.tail.last() else {
+    let rows_end = captured.tail.last().map(|last| last.hi);
+    let marks_end = captured.marks.iter().map(|(lsn, _)| *lsn).max();
+    let Some(target) = rows_end.max(marks_end) else {
         return Ok(captured.flushed);
     };
-    let target = last.hi;
     crash_point("flush-before-parquet");
     let lake = captured.lake.refreshed().await?;
     // A change may have been committed by a statement that ended before it could publish it.
@@ -88,8 +89,15 @@ pub(super) async fn flush_locked(core: &Core, table: &Owned, ledger: &mut Ledger
         .filter_map(|batch| tail::above(batch, stored))
         .map(|batch: TailBatch| tail::conform(&batch.batch, &lake.schema))
         .collect::<Result<_>>()?;
+    // a commit that landed has the positions of its source up to where it went
+    let marks: Vec<(String, i64)> = captured
+        .marks
+        .into_iter()
+        .filter(|(lsn, _)| *lsn > stored)
+        .map(|(_, mark)| mark)
+        .collect();
     let target = target.max(stored);
-    let lake = if rows.is_empty() {
+    let lake = if rows.is_empty() && marks.is_empty() {
         lake
     } else {
         ledger.uncertain = true;
@@ -98,6 +106,7 @@ pub(super) async fn flush_locked(core: &Core, table: &Owned, ledger: &mut Ledger
         let commit = Commit {
             adds,
             txn: Some((Owned::wal_app(table.oid), target.0)),
+            marks,
             ..Commit::default()
         };
         lake::commit(&lake, commit).await?

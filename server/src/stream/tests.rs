@@ -4,6 +4,7 @@
 mod crash;
 mod exchange;
 mod model;
+mod positions;
 mod records;
 mod stores;
 

@@ -71,6 +71,7 @@ impl Database {
             }],
             activity: vec![activity(7, "weir"), activity(8, "analyst")],
             jobs: None,
+            sources: BTreeMap::new(),
         };
         Self { _dir: dir, cx }
     }

@@ -12,6 +12,7 @@ mod models;
 mod queries;
 mod roles;
 mod settings;
+mod sources;
 mod tables;
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub(super) async fn fill(
         "queries" => queries::fill(frame, cx)?,
         "roles" => roles::fill(frame, cx)?,
         "settings" => settings::fill(frame, cx)?,
+        "sources" => sources::fill(frame, cx)?,
         "tables" => tables::fill(frame, cx)?,
         other => {
             return Err(Error::Internal(format!(

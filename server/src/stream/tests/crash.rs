@@ -118,8 +118,11 @@ async fn work(dir: &Path) {
     for round in 0..ROUNDS {
         let from = base + round * ROWS;
         let rows = || batch(from..from + ROWS);
+        let parts = vec![(Oid(1), vec![rows()]), (Oid(2), vec![rows()])];
+        let source = position(from + ROWS).to_bytes();
+        let wait = Duration::from_secs(20);
         stream
-            .append(vec![(Oid(1), vec![rows()]), (Oid(2), vec![rows()])])
+            .append_from(parts, &source, wait, Turn::default())
             .await
             .unwrap();
         acknowledge(dir, "streaming", from);
@@ -169,6 +172,15 @@ async fn upkeep(stream: &Stream, kind: i64) {
             }
         }
         _ => {}
+    }
+}
+
+/// A source of the first table whose offsets are the ids of its rows.
+fn position(next: i64) -> Positions {
+    Positions {
+        table: Oid(1),
+        topic: "ids".into(),
+        next: [(0, next)].into(),
     }
 }
 
@@ -253,6 +265,12 @@ async fn check(dir: &TempDir, action: &str) {
     assert!(
         found.is_superset(&sent),
         "{action}: acknowledged rows are missing"
+    );
+    let next = stream.source_positions(Oid(1), "ids", &[0]).await.unwrap();
+    assert_eq!(
+        next.get(&0).copied(),
+        first.last().map(|last| last + 1),
+        "{action}: the source stands behind its last row"
     );
     // each killed process leaves one append unanswered at most
     assert!(found.len() <= sent.len() + 3, "{action}");
