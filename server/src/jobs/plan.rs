@@ -115,7 +115,7 @@ fn partitions(files: &[LakeFile]) -> Vec<Vec<LakeFile>> {
     let sorted = order.into_iter().filter_map(|key| found.remove(key));
     sorted
         .map(|mut files| {
-            files.sort_by(|a, b| position(a).cmp(&position(b)));
+            files.sort_by_key(position);
             files
         })
         .collect()
