@@ -23,6 +23,7 @@ use crate::engine::Engine;
 use crate::engine::open::table_spec;
 use crate::engine::scope::bound;
 use crate::error::{Error, Result, SqlState};
+use crate::governance::write_key;
 
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &CreateTable) -> Result<Outcome> {
@@ -195,6 +196,7 @@ async fn make_with(
             };
         }
         relation.oid = engine.allocate_oid().await?;
+        write_key::seal(&mut relation.options, relation.oid, &catalog)?;
         let root = engine.location_for(&place.schema.name, &place.name, relation.oid)?;
         relation.location = Some(root.to_string());
         engine

@@ -49,6 +49,19 @@ pub fn target<'a>(scope: &'a Scope, schema: &str, table: &str) -> Result<&'a Rel
     }
 }
 
+/// Refuses (42501) who may not add rows: without INSERT, or the table's write key.
+pub fn check_insert(scope: &Scope, relation: &Relation) -> Result<()> {
+    if scope.caller.opened == Some(relation.oid) {
+        return Ok(());
+    }
+    privileges::check_relation(
+        &scope.catalog,
+        &scope.caller.role,
+        relation,
+        Privilege::Insert,
+    )
+}
+
 /// The columns rows may bring: all but the generated ones; those with a default say so.
 pub fn accepted_schema(relation: &Relation) -> SchemaRef {
     let fields: Vec<_> = relation
@@ -70,8 +83,19 @@ pub fn accepted_schema(relation: &Relation) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Stores rows, all or none; durable and visible on return. Gives their number and the position that
-/// a later read must contain to see them. They are stored when their `turn` has come.
+/// What became of rows that were to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Rows that this call stored.
+    pub accepted: u64,
+    /// Rows that the table had already, by its `dedup_key`.
+    pub duplicate: u64,
+    /// The position that a later read must contain to see the rows.
+    pub lsn: Lsn,
+}
+
+/// Stores rows, all or none, but those that the table has already; durable and visible on return.
+/// They are stored when their `turn` has come.
 ///
 /// # Errors
 /// 42501 without INSERT; what `Intake::apply` and the log report.
@@ -81,14 +105,9 @@ pub async fn store(
     table: &str,
     batches: Vec<RecordBatch>,
     turn: Turn,
-) -> Result<(u64, Lsn)> {
+) -> Result<Stored> {
     let relation = target(scope, schema, table)?;
-    privileges::check_relation(
-        &scope.catalog,
-        &scope.caller.role,
-        relation,
-        Privilege::Insert,
-    )?;
+    check_insert(scope, relation)?;
     scope.touch(relation.oid);
     let intake = Intake::new(scope, relation)?;
     let rows = batches
@@ -123,18 +142,16 @@ pub async fn append_from(
     wait: Duration,
 ) -> Result<Lsn> {
     let parts = vec![(table, rows)];
-    engine
+    let appended = engine
         .stream
         .append_from(parts, source, wait, Turn::default())
-        .await
+        .await?;
+    crate::metrics::duplicates(appended.duplicates);
+    Ok(appended.lsn)
 }
 
 /// Stores rows that passed the table's `Intake`.
-pub async fn append(
-    scope: &Scope,
-    relation: &Relation,
-    rows: Vec<RecordBatch>,
-) -> Result<(u64, Lsn)> {
+pub async fn append(scope: &Scope, relation: &Relation, rows: Vec<RecordBatch>) -> Result<Stored> {
     append_in_turn(scope, relation, rows, Turn::default()).await
 }
 
@@ -143,14 +160,19 @@ async fn append_in_turn(
     relation: &Relation,
     rows: Vec<RecordBatch>,
     mut turn: Turn,
-) -> Result<(u64, Lsn)> {
-    let count = rows.iter().map(|b| b.num_rows() as u64).sum();
+) -> Result<Stored> {
+    let count: u64 = rows.iter().map(|b| b.num_rows() as u64).sum();
     let stream = &scope.engine.stream;
     if relation.kind == RelationKind::StreamingTable {
-        let lsn = stream
+        let appended = stream
             .append_in_turn(vec![(relation.oid, rows)], turn)
             .await?;
-        return Ok((count, lsn));
+        crate::metrics::duplicates(appended.duplicates);
+        return Ok(Stored {
+            accepted: count.saturating_sub(appended.duplicates),
+            duplicate: appended.duplicates,
+            lsn: appended.lsn,
+        });
     }
     turn.come().await?;
     if count > 0 {
@@ -162,5 +184,9 @@ async fn append_in_turn(
             .await?;
     }
     turn.over();
-    Ok((count, stream.head().visible))
+    Ok(Stored {
+        accepted: count,
+        duplicate: 0,
+        lsn: stream.head().visible,
+    })
 }
