@@ -16,12 +16,7 @@ const KNOWN: &str = "the options are event_time, flush_interval, retention, dedu
                      segment_write_key, on_violation = 'reject' and schema_evolution = 'reject'";
 
 /// Options that have a meaning, but not here yet.
-const LATER: &[&str] = &[
-    "dedup_policy",
-    "watermark",
-    "late_data",
-    "max_lateness",
-];
+const LATER: &[&str] = &["dedup_policy", "watermark", "late_data", "max_lateness"];
 
 /// Checks the options against the columns.
 pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
