@@ -11,6 +11,7 @@
 //! | [`position`] | where sources stand, in records and in Delta |
 //! | `tail` | batches in memory |
 //! | `committer` | flushes, appends to ordinary tables, DML, view state: one at a time per table |
+//! | `anchor` | logs read from their newest checkpoint again |
 //! | `exchange` | stored files exchanged for others: compaction, retention |
 //! | `in_use` | files that are no part of a newest state and must stay |
 //! | `flusher` | flushes in the background |
@@ -19,6 +20,7 @@
 //! | [`mod@line`] | order of one producer's appends |
 //! | [`lock`] | one process per data directory |
 
+mod anchor;
 mod committer;
 mod core;
 mod dedup;
@@ -487,6 +489,14 @@ impl Stream {
         let owned = self.owned(oid)?;
         let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
         exchange::garbage(Arc::clone(&self.core), owned, keep_ms).await
+    }
+
+    /// Lets the head know a table's or view state's log from its newest checkpoint on: commits before that
+    /// may go. False when it could not be done now.
+    pub async fn anchor(&self, oid: Oid) -> Result<bool> {
+        let owned = self.owned(oid)?;
+        let core = Arc::clone(&self.core);
+        self.core.compute.run(anchor::anchor(core, owned)).await
     }
 
     /// Where Parquet is encoded and logs are read in one piece.
