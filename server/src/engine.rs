@@ -11,6 +11,7 @@
 //! | [`open`] | from a data directory to an open database |
 //! | [`refresh`] | what the view refresher needs |
 //! | [`activity`] | what all connections are doing |
+//! | [`sources`] | what all sources are doing |
 //! | `cooperate` | joins that yield |
 
 pub mod activity;
@@ -20,6 +21,7 @@ pub mod open;
 pub mod refresh;
 pub mod scan;
 pub mod scope;
+pub mod sources;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,10 +34,13 @@ use url::Url;
 use crate::config::{Config, Secret};
 use crate::error::{Error, Result};
 use crate::governance::audit::Audit;
+use crate::jobs::Jobs;
+use crate::jobs::clock::Clock;
 use crate::stream::{DirLock, Stream};
 use crate::tasks::{self, AbortOnDrop};
 use crate::views::Refresher;
 use activity::Sessions;
+use sources::Sources;
 
 /// The open database: what all sessions share.
 #[derive(Debug)]
@@ -50,8 +55,14 @@ pub struct Engine {
     pub audit: Audit,
     /// Stores materialized views.
     pub refresher: Refresher,
+    /// Upkeep of stored tables: what runs and ran.
+    pub jobs: Arc<Jobs>,
+    /// Which log position was the newest at a time.
+    pub(crate) clock: Clock,
     /// Open sessions.
     pub sessions: Sessions,
+    /// What feeds streaming tables.
+    pub sources: Sources,
     /// Root of the Delta tables, with a trailing slash.
     pub warehouse: Url,
     /// Cancelled when the server ends: every running statement ends with it.

@@ -21,13 +21,16 @@ mod dedup;
 mod demo_figures;
 mod flight;
 mod garbage;
+mod kafka;
 mod lake;
 mod large_results;
+mod parameters;
 mod privileges;
 mod restart;
 mod segment;
 mod tidy;
 mod tls;
+mod upkeep;
 mod views;
 mod visibility;
 

@@ -1,7 +1,7 @@
-//! `ALTER TABLE t SET (flush_interval = '…', segment_write_key = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
+//! `ALTER TABLE t SET (flush_interval = '…', retention = '…', segment_write_key = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
 //!
 //! `event_time` and the other options decide what is stored, so they are set when a table is made;
-//! `flush_interval` only decides when, and a key who.
+//! `flush_interval` only decides when, `retention` how long, and a key who.
 
 mod materialized_view;
 
@@ -12,6 +12,7 @@ use crate::dialect::AlterTableSet;
 use crate::engine::open::parse_duration;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::{privileges, write_key};
+use crate::jobs::retention;
 
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
@@ -45,11 +46,16 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
         match key.as_str() {
             write_key::OPTION => {}
             "flush_interval" => interval = Some(parse_duration(value)?),
+            "retention" => {
+                if retention::parse(Some(value))?.is_some() {
+                    retention::check_table(&catalog, found)?;
+                }
+            }
             "dedup_key" | "dedup_window" | "event_time" | "on_violation" | "schema_evolution" => {
                 return Err(Error::unsupported(
                     format!("option \"{key}\" cannot be changed"),
-                    "only flush_interval and segment_write_key can: create a table with the options \
-                     and copy the rows",
+                    "flush_interval, retention and segment_write_key can: create a table with the \
+                     options and copy the rows",
                 ));
             }
             _ => {
@@ -57,7 +63,7 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
                     SqlState::INVALID_PARAMETER_VALUE,
                     format!("unrecognized option \"{key}\""),
                 )
-                .with_hint("flush_interval and segment_write_key can be set"));
+                .with_hint("flush_interval, retention and segment_write_key can be set"));
             }
         }
         relation.options.insert(key.clone(), value.clone());

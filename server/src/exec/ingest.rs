@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use catalog::{Privilege, Relation, RelationKind};
+use catalog::{Oid, Privilege, Relation, RelationKind};
 
 use super::write::Intake;
+use crate::engine::Engine;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
+use crate::metrics;
+use crate::stream::Appended;
 use crate::stream::head::Lsn;
 use crate::stream::line::Turn;
 use crate::types;
@@ -92,6 +96,18 @@ pub struct Stored {
     pub lsn: Lsn,
 }
 
+impl Stored {
+    /// Of that many rows, some of which the table may have had.
+    fn of(rows: u64, appended: Appended) -> Self {
+        metrics::duplicates(appended.duplicates);
+        Self {
+            accepted: rows.saturating_sub(appended.duplicates),
+            duplicate: appended.duplicates,
+            lsn: appended.lsn,
+        }
+    }
+}
+
 /// Stores rows, all or none, but those that the table has already; durable and visible on return.
 /// They are stored when their `turn` has come.
 ///
@@ -115,6 +131,38 @@ pub async fn store(
     append_in_turn(scope, relation, rows, turn).await
 }
 
+/// Rows of a source as its table stores them, by the rights of the table's owner.
+///
+/// # Errors
+/// What `Intake::apply` reports.
+pub fn accept(
+    scope: &Arc<Scope>,
+    relation: &Relation,
+    batches: &[RecordBatch],
+) -> Result<Vec<RecordBatch>> {
+    let intake = Intake::new(scope, relation)?;
+    batches.iter().map(|b| intake.apply(b)).collect()
+}
+
+/// Stores rows of a source that were accepted, and where the source stands then, all or none.
+///
+/// # Errors
+/// 53400 when there is no room within `wait`; nothing was stored then.
+pub async fn append_from(
+    engine: &Engine,
+    table: Oid,
+    rows: Vec<RecordBatch>,
+    source: &[u8],
+    wait: Duration,
+) -> Result<Stored> {
+    let count = rows.iter().map(|b| b.num_rows() as u64).sum();
+    let parts = vec![(table, rows)];
+    let appended = engine
+        .stream
+        .append_from(parts, source, wait, Turn::default());
+    Ok(Stored::of(count, appended.await?))
+}
+
 /// Stores rows that passed the table's `Intake`.
 pub async fn append(scope: &Scope, relation: &Relation, rows: Vec<RecordBatch>) -> Result<Stored> {
     append_in_turn(scope, relation, rows, Turn::default()).await
@@ -129,15 +177,8 @@ async fn append_in_turn(
     let count: u64 = rows.iter().map(|b| b.num_rows() as u64).sum();
     let stream = &scope.engine.stream;
     if relation.kind == RelationKind::StreamingTable {
-        let appended = stream
-            .append_in_turn(vec![(relation.oid, rows)], turn)
-            .await?;
-        crate::metrics::duplicates(appended.duplicates);
-        return Ok(Stored {
-            accepted: count.saturating_sub(appended.duplicates),
-            duplicate: appended.duplicates,
-            lsn: appended.lsn,
-        });
+        let appended = stream.append_in_turn(vec![(relation.oid, rows)], turn);
+        return Ok(Stored::of(count, appended.await?));
     }
     turn.come().await?;
     if count > 0 {

@@ -13,6 +13,7 @@ use super::core::{Arrived, Core};
 use super::dedup::Gates;
 use super::dedup::clock::Clock;
 use super::head::{Lsn, TableHead};
+use super::position::Positions;
 use super::record::{Record, read_payload};
 use super::segment::{self, Replayed};
 use super::wal::{self, Request, Start};
@@ -65,7 +66,7 @@ pub(super) async fn recover(options: &StreamOptions, tables: Vec<TableSpec>) -> 
             let replayed = replay(&core, &clock, &dir)?;
             let flushed = core.head().tables.values().map(|t| t.flushed.0).max();
             let next = Lsn(replayed.end.0.max(flushed.unwrap_or(0) + 1));
-            core.arrived(Vec::new(), Lsn(next.0 - 1))?;
+            core.arrived(Vec::new(), Vec::new(), Lsn(next.0 - 1))?;
             // rows of a log that did not say when they arrived have just arrived
             clock.note(next, clock.now());
             let start = Start {
@@ -130,14 +131,15 @@ pub(super) async fn open_table(
     } else {
         Lsn::default()
     };
-    let changes = committer::changes_of(&lake, spec.oid).await?;
+    let counts = committer::counts_of(&lake, spec.oid).await?;
     let head = TableHead {
         oid: spec.oid,
         streaming: spec.streaming,
         schema: spec.schema,
         lake: Arc::new(lake),
         flushed,
-        changes,
+        changes: counts.changes,
+        upkeep: counts.upkeep,
         tail: Vec::new(),
     };
     let owned = Owned {
@@ -157,7 +159,14 @@ fn replay(core: &Core, clock: &Clock, dir: &std::path::Path) -> Result<Replayed>
             clock.note(record.first, record.at);
         }
         let rows = unflushed(core, record)?;
-        core.arrived(rows, Lsn(record.end().0 - 1))
+        let end = Lsn(record.end().0 - 1);
+        let source = Positions::read(&record.source)?.filter(|source| {
+            let head = core.head();
+            let table = head.tables.get(&source.table);
+            table.is_some_and(|table| table.flushed < end)
+        });
+        let positions = source.map(|source| (source, end)).into_iter().collect();
+        core.arrived(rows, positions, end)
     })
 }
 

@@ -3,7 +3,9 @@
 #[cfg(feature = "failpoints")]
 mod crash;
 mod dedup;
+mod exchange;
 mod model;
+mod positions;
 mod records;
 mod stores;
 
@@ -431,6 +433,7 @@ async fn view_state_and_its_position_change_together_and_once() {
         base,
         durable: Lsn(durable),
         epochs: [(Oid(1), 5)].into(),
+        drops: [].into(),
         at: 77,
     };
     stream

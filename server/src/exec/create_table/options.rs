@@ -9,19 +9,14 @@ use crate::dialect::CreateTable;
 use crate::engine::open::{column_list, parse_duration};
 use crate::error::{Error, Result, SqlState};
 use crate::governance::write_key;
+use crate::jobs::retention;
 
 /// What is there, for hints.
-const KNOWN: &str = "the options are event_time, flush_interval, dedup_key, dedup_window, \
+const KNOWN: &str = "the options are event_time, flush_interval, retention, dedup_key, dedup_window, \
                      segment_write_key, on_violation = 'reject' and schema_evolution = 'reject'";
 
 /// Options that have a meaning, but not here yet.
-const LATER: [&str; 5] = [
-    "dedup_policy",
-    "retention",
-    "watermark",
-    "late_data",
-    "max_lateness",
-];
+const LATER: [&str; 4] = ["dedup_policy", "watermark", "late_data", "max_lateness"];
 
 /// Checks the options against the columns.
 pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
@@ -38,6 +33,9 @@ pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
             "dedup_window" => dedup_window(value, &s.options)?,
             // checked where it is put into the catalog: no two tables have one key
             write_key::OPTION => {}
+            "retention" => {
+                retention::parse(Some(value))?;
+            }
             "on_violation" => only("reject", &["dead_letter"], key, value)?,
             "schema_evolution" => only("reject", &["add", "rescue"], key, value)?,
             later if LATER.contains(&later) => {
