@@ -96,7 +96,7 @@ async fn a_bad_event_does_not_reject_its_batch() {
     let again = call(
         &http,
         "batch",
-        &json!({"batch": [event("1", 1), event("3", 3)]}),
+        &json!({"sentAt": "2026-01-01T00:01:00Z", "batch": [event("1", 1), event("3", 3)]}),
     )
     .await;
     assert_eq!(again.body["duplicate"], 2);

@@ -1,4 +1,5 @@
-//! `ALTER TABLE t SET (flush_interval = '…', retention = '…', segment_write_key = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
+//! `ALTER TABLE t SET (flush_interval = '…', retention = '…', segment_write_key = '…')`; `ALTER MATERIALIZED VIEW v
+//! SET (…)` is in `materialized_view`.
 //!
 //! `event_time` and the other options decide what is stored, so they are set when a table is made;
 //! `flush_interval` only decides when, `retention` how long, and a key who.
@@ -54,8 +55,8 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
             "dedup_key" | "dedup_window" | "event_time" | "on_violation" | "schema_evolution" => {
                 return Err(Error::unsupported(
                     format!("option \"{key}\" cannot be changed"),
-                    "flush_interval, retention and segment_write_key can: create a table with the \
-                     options and copy the rows",
+                    "flush_interval, retention and segment_write_key can: create a table with the options \
+                     and copy the rows",
                 ));
             }
             _ => {

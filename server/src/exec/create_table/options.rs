@@ -16,7 +16,7 @@ const KNOWN: &str = "the options are event_time, flush_interval, retention, dedu
                      segment_write_key, on_violation = 'reject' and schema_evolution = 'reject'";
 
 /// Options that have a meaning, but not here yet.
-const LATER: [&str; 4] = ["dedup_policy", "watermark", "late_data", "max_lateness"];
+const LATER: &[&str] = &["dedup_policy", "watermark", "late_data", "max_lateness"];
 
 /// Checks the options against the columns.
 pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
@@ -29,13 +29,13 @@ pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
             "flush_interval" => {
                 parse_duration(value)?;
             }
+            "retention" => {
+                retention::parse(Some(value))?;
+            }
             "dedup_key" => dedup_key(value, columns)?,
             "dedup_window" => dedup_window(value, &s.options)?,
             // checked where it is put into the catalog: no two tables have one key
             write_key::OPTION => {}
-            "retention" => {
-                retention::parse(Some(value))?;
-            }
             "on_violation" => only("reject", &["dead_letter"], key, value)?,
             "schema_evolution" => only("reject", &["add", "rescue"], key, value)?,
             later if LATER.contains(&later) => {
