@@ -13,6 +13,8 @@ use crate::engine::Engine;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
+use crate::metrics;
+use crate::stream::Appended;
 use crate::stream::head::Lsn;
 use crate::stream::line::Turn;
 use crate::types;
@@ -94,6 +96,18 @@ pub struct Stored {
     pub lsn: Lsn,
 }
 
+impl Stored {
+    /// Of that many rows, some of which the table may have had.
+    fn of(rows: u64, appended: Appended) -> Self {
+        metrics::duplicates(appended.duplicates);
+        Self {
+            accepted: rows.saturating_sub(appended.duplicates),
+            duplicate: appended.duplicates,
+            lsn: appended.lsn,
+        }
+    }
+}
+
 /// Stores rows, all or none, but those that the table has already; durable and visible on return.
 /// They are stored when their `turn` has come.
 ///
@@ -140,14 +154,13 @@ pub async fn append_from(
     rows: Vec<RecordBatch>,
     source: &[u8],
     wait: Duration,
-) -> Result<Lsn> {
+) -> Result<Stored> {
+    let count = rows.iter().map(|b| b.num_rows() as u64).sum();
     let parts = vec![(table, rows)];
     let appended = engine
         .stream
-        .append_from(parts, source, wait, Turn::default())
-        .await?;
-    crate::metrics::duplicates(appended.duplicates);
-    Ok(appended.lsn)
+        .append_from(parts, source, wait, Turn::default());
+    Ok(Stored::of(count, appended.await?))
 }
 
 /// Stores rows that passed the table's `Intake`.
@@ -164,15 +177,8 @@ async fn append_in_turn(
     let count: u64 = rows.iter().map(|b| b.num_rows() as u64).sum();
     let stream = &scope.engine.stream;
     if relation.kind == RelationKind::StreamingTable {
-        let appended = stream
-            .append_in_turn(vec![(relation.oid, rows)], turn)
-            .await?;
-        crate::metrics::duplicates(appended.duplicates);
-        return Ok(Stored {
-            accepted: count.saturating_sub(appended.duplicates),
-            duplicate: appended.duplicates,
-            lsn: appended.lsn,
-        });
+        let appended = stream.append_in_turn(vec![(relation.oid, rows)], turn);
+        return Ok(Stored::of(count, appended.await?));
     }
     turn.come().await?;
     if count > 0 {
