@@ -10,10 +10,12 @@
 //! | [`scan`] | a table at a cut as DataFusion reads it |
 //! | [`open`] | from a data directory to an open database |
 //! | [`refresh`] | what the view refresher needs |
+//! | [`adopt`] | columns that are stored and not in the catalog |
 //! | [`activity`] | what all connections are doing |
 //! | `cooperate` | joins that yield |
 
 pub mod activity;
+pub mod adopt;
 mod cooperate;
 pub mod names;
 pub mod open;

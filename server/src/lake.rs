@@ -21,7 +21,7 @@ pub use create::{create, delete};
 pub use history::{CommitRecord, history};
 pub use open::{At, open};
 pub(crate) use store::{make_dirs_durable, sync_dir};
-pub use write::{Commit, commit, write_files};
+pub use write::{Commit, admit, commit, write_files, write_files_as};
 
 use std::sync::Arc;
 

@@ -18,6 +18,7 @@ mod cancel;
 mod copy;
 mod data_directory;
 mod demo_figures;
+mod evolution;
 mod flight;
 mod garbage;
 mod lake;

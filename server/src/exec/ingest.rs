@@ -7,6 +7,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use catalog::{Privilege, Relation, RelationKind};
 
+use super::evolve;
 use super::write::Intake;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
@@ -47,12 +48,15 @@ pub fn target<'a>(scope: &'a Scope, schema: &str, table: &str) -> Result<&'a Rel
     }
 }
 
-/// The columns rows may bring: all but the generated ones; those with a default say so.
+/// The columns rows may bring: all but the generated ones; those with a default say so, and the schema
+/// says what becomes of others.
 pub fn accepted_schema(relation: &Relation) -> SchemaRef {
+    let evolution = evolve::option(relation);
     let fields: Vec<_> = relation
         .columns
         .iter()
         .filter(|c| c.generated.is_none())
+        .filter(|c| evolution.is_none() || c.name != types::RESCUED)
         .map(|c| {
             let field = types::field(&c.name, &c.sql_type, c.nullable || c.default.is_some());
             match &c.default {
@@ -65,7 +69,11 @@ pub fn accepted_schema(relation: &Relation) -> SchemaRef {
             }
         })
         .collect();
-    Arc::new(Schema::new(fields))
+    let schema = Schema::new(fields);
+    Arc::new(match evolution {
+        None => schema,
+        Some(evolution) => evolution.marking(schema),
+    })
 }
 
 /// Stores rows, all or none; durable and visible on return. Gives their number and the position that
@@ -88,6 +96,9 @@ pub async fn store(
         Privilege::Insert,
     )?;
     scope.touch(relation.oid);
+    let (scope, batches) = evolve::prepare(scope, relation, batches).await?;
+    let scope = &scope;
+    let relation = target(scope, schema, table)?;
     let intake = Intake::new(scope, relation)?;
     let rows = batches
         .iter()

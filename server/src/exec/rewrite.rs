@@ -28,7 +28,7 @@ use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::lake;
 use crate::stream::{self, head::TableHead};
-use crate::types::LSN;
+use crate::types::{self, LSN};
 use crate::views::{Kept, OnSourceChange};
 
 /// What rows of the new state are: changed and new ones pass the table's constraints.
@@ -142,6 +142,7 @@ pub(super) async fn apply(
                 Box::pin(refresher.refresh(*view)).await?;
             }
             let snapshot = head.lake.with_table(table)?;
+            same_columns(relation, &snapshot)?;
             let stored = TableHead {
                 lake: Arc::new(snapshot.clone()),
                 tail: Vec::new(),
@@ -192,6 +193,25 @@ pub(super) async fn apply(
         refresher.nudge();
     }
     Ok(counted)
+}
+
+/// Refuses a change that was understood over other columns than the table has by now.
+fn same_columns(relation: &Relation, stored: &lake::LakeSnapshot) -> Result<()> {
+    let columns = types::schema(&relation.columns);
+    let visible = stored.schema.fields().iter().filter(|f| f.name() != LSN);
+    let same = visible
+        .map(|f| (f.name(), f.data_type()))
+        .eq(columns.fields().iter().map(|f| (f.name(), f.data_type())));
+    match same {
+        true => Ok(()),
+        false => Err(Error::refused(
+            SqlState::SERIALIZATION_FAILURE,
+            format!(
+                "table \"{}\" was altered by another statement",
+                relation.name
+            ),
+        )),
+    }
 }
 
 #[derive(Debug, Default)]
@@ -285,7 +305,7 @@ fn conform(
     )?)
 }
 
-fn remove(snapshot: &lake::LakeSnapshot, file: &lake::LakeFile) -> Remove {
+pub(super) fn remove(snapshot: &lake::LakeSnapshot, file: &lake::LakeFile) -> Remove {
     let values = snapshot
         .partition_by
         .iter()

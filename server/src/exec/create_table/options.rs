@@ -6,10 +6,11 @@ use super::no_column;
 use crate::dialect::CreateTable;
 use crate::engine::open::parse_duration;
 use crate::error::{Error, Result, SqlState};
+use crate::types::Evolution;
 
 /// What is there, for hints.
 const KNOWN: &str = "the options are event_time, flush_interval, on_violation = 'reject' and \
-                     schema_evolution = 'reject'";
+                     schema_evolution = 'add', 'rescue' or 'reject'";
 
 /// Options that have a meaning, but not here yet.
 const LATER: [&str; 8] = [
@@ -35,7 +36,7 @@ pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
                 parse_duration(value)?;
             }
             "on_violation" => only("reject", &["dead_letter"], key, value)?,
-            "schema_evolution" => only("reject", &["add", "rescue"], key, value)?,
+            "schema_evolution" => evolution(key, value)?,
             later if LATER.contains(&later) => {
                 return Err(Error::unsupported(
                     format!("option \"{key}\" is not supported"),
@@ -46,6 +47,18 @@ pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Checks a value of `schema_evolution`.
+pub(in crate::exec) fn evolution(key: &str, value: &str) -> Result<()> {
+    if value.eq_ignore_ascii_case("reject") || Evolution::named(value).is_some() {
+        return Ok(());
+    }
+    Err(Error::refused(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("invalid value for option \"{key}\": \"{value}\""),
+    )
+    .with_hint("the values are 'add', 'rescue' and 'reject'"))
 }
 
 fn unknown(key: &str) -> Error {

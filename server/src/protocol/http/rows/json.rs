@@ -1,5 +1,6 @@
 //! NDJSON and JSON arrays: objects whose keys are column names.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use arrow::array::RecordBatch;
@@ -7,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::columns::Cell;
+use super::columns::{Cell, Stray};
 use super::scan::plain;
 use super::table::{Table, at, shortened};
 use crate::error::{Error, Result, SqlState};
@@ -19,8 +20,9 @@ const SAMPLE_LINES: usize = 16;
 pub(super) fn lines(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let mut table = Table::new(schema);
     let mut cells = vec![Cell::Absent; table.width()];
+    let mut strays = Vec::new();
     for line in text.split('\n').take(SAMPLE_LINES) {
-        if plain(line, &table, &mut cells).is_some() {
+        if plain(line, &table, &mut cells, &mut strays).is_some() {
             table.sample(line.len() + 1, &cells);
         }
     }
@@ -31,13 +33,14 @@ pub(super) fn lines(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> 
             continue;
         }
         let number = i + 1;
-        if plain(line, &table, &mut cells).is_some() {
-            table.push(number, &cells)?;
+        if plain(line, &table, &mut cells, &mut strays).is_some() {
+            table.push(number, &cells, &mut strays)?;
             continue;
         }
         let mut row = Row {
             table: &table,
             cells: &mut cells,
+            strays: &mut strays,
             wrong: None,
             line: number,
         };
@@ -47,7 +50,7 @@ pub(super) fn lines(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> 
             let wrong = row.wrong.take();
             return Err(wrong.unwrap_or_else(|| malformed(number, &e)));
         }
-        table.push(number, &cells)?;
+        table.push(number, &cells, &mut strays)?;
     }
     table.finish()
 }
@@ -56,6 +59,7 @@ pub(super) fn lines(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> 
 pub(super) fn array(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let mut rows = Rows {
         cells: vec![Cell::Absent; schema.fields().len()],
+        strays: Vec::new(),
         table: Table::new(schema),
         text,
         line: 1,
@@ -74,6 +78,7 @@ pub(super) fn array(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> 
 struct Row<'t, 'de> {
     table: &'t Table,
     cells: &'t mut [Cell<'de>],
+    strays: &'t mut Vec<Stray<'de>>,
     /// Where the object stands.
     line: usize,
     /// What is wrong with it, when that is more than its syntax.
@@ -97,15 +102,24 @@ impl<'de> Visitor<'de> for &mut Row<'_, 'de> {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
         self.cells.fill(Cell::Absent);
+        self.strays.clear();
         let mut expected = 0;
         while let Some(found) = map.next_key_seed(Key {
             table: self.table,
             expected,
         })? {
-            let column = found.map_err(|name| {
-                self.wrong = Some(self.table.unknown(self.line, &name));
-                M::Error::custom("unknown column")
-            })?;
+            let column = match found {
+                Ok(column) => column,
+                Err(name) if self.table.keeps() => {
+                    let value: &'de RawValue = map.next_value()?;
+                    self.strays.push((Cow::Owned(name), value.get()));
+                    continue;
+                }
+                Err(name) => {
+                    self.wrong = Some(self.table.unknown(self.line, &name));
+                    return Err(M::Error::custom("unknown column"));
+                }
+            };
             if !matches!(self.cells[column], Cell::Absent) {
                 let state = SqlState::DUPLICATE_COLUMN;
                 self.wrong = Some(at(self.line, None, state, "a key appears twice"));
@@ -153,6 +167,7 @@ impl Visitor<'_> for Key<'_> {
 struct Rows<'de> {
     table: Table,
     cells: Vec<Cell<'de>>,
+    strays: Vec<Stray<'de>>,
     text: &'de str,
     /// The line that `seen` bytes of the text lie before.
     line: usize,
@@ -174,6 +189,7 @@ impl<'de> Visitor<'de> for &mut Rows<'de> {
             let mut row = Row {
                 table: &self.table,
                 cells: &mut self.cells,
+                strays: &mut self.strays,
                 line,
                 wrong: None,
             };
@@ -183,7 +199,7 @@ impl<'de> Visitor<'de> for &mut Rows<'de> {
                 self.wrong = Some(wrong.unwrap_or_else(|| malformed(line, &e)));
                 return Err(S::Error::custom("bad row"));
             }
-            if let Err(e) = self.table.push(line, &self.cells) {
+            if let Err(e) = self.table.push(line, &self.cells, &mut self.strays) {
                 self.wrong = Some(e);
                 return Err(S::Error::custom("bad row"));
             }
