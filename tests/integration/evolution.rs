@@ -124,7 +124,7 @@ async fn new_keys_become_columns_and_columns_become_wider() {
     .await;
     assert_eq!(
         (refused.status, &refused.body["error"]["code"]),
-        (400, &json!("22P02")),
+        (400, &json!("22007")),
         "{}",
         refused.text
     );

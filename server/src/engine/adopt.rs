@@ -59,7 +59,8 @@ fn as_stored(known: &[Column], head: &TableHead) -> Vec<Column> {
     let columns = fields.map(|(at, field)| match known.get(at) {
         Some(column) => {
             let stored = types::sql_type(field);
-            let wider = types::widenings(&column.sql_type).contains(&stored);
+            let other = types::arrow_type(&column.sql_type) != *field.data_type();
+            let wider = other && types::widenings(&column.sql_type).contains(&stored);
             Column {
                 sql_type: if wider {
                     stored

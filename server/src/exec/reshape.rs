@@ -41,7 +41,7 @@ pub(super) const MAX_COLUMNS: usize = 1000;
 ///
 /// # Errors
 /// What `make` reports; 54011 for too many columns, 23502 for rows that have NULL in a column that takes
-/// none, 22003 for numbers that the new type would round, 54000 for a table over `most_bytes`.
+/// none, 22003 for numbers that the new type would round, 55000 for a table over `most_bytes`.
 pub(super) async fn reshape<F>(
     scope: &Arc<Scope>,
     oid: Oid,
@@ -150,7 +150,7 @@ fn within(table: &Relation, lake: &LakeSnapshot, most_bytes: Option<u64>) -> Res
     match most_bytes.filter(|most| bytes > *most) {
         None => Ok(()),
         Some(_) => Err(Error::refused(
-            SqlState::PROGRAM_LIMIT_EXCEEDED,
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!(
                 "table \"{}\" is too large to change the type of a column by itself",
                 table.name
@@ -312,9 +312,11 @@ impl<'a> Reshaping<'a> {
         let rows = self.intake.apply(&given)?;
         let lsn = batch.column_by_name(LSN).cloned();
         let columns = lsn.into_iter().chain(rows.columns().iter().cloned());
+        let columns = columns.zip(stored.fields());
+        let columns = columns.map(|(column, field)| cast(&column, field.data_type()));
         Ok(RecordBatch::try_new(
             Arc::clone(stored),
-            columns.collect::<Vec<_>>(),
+            columns.collect::<Result<Vec<_>, _>>()?,
         )?)
     }
 

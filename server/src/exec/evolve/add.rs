@@ -32,6 +32,8 @@ use crate::types::{self, Evolution, LSN, RESCUED};
 const MOST_BYTES: u64 = 256 << 20;
 /// How often rows are looked at again because the table has changed meanwhile.
 const ATTEMPTS: usize = 16;
+/// Characters of a change that its audit row shows.
+const LONGEST_STATEMENT: usize = 4096;
 /// PostgreSQL's longest name.
 const LONGEST_NAME: usize = 63;
 /// What the names of Delta's columns cannot hold.
@@ -352,7 +354,10 @@ async fn audit(scope: &Scope, table: &Relation, actions: &str) -> Result<()> {
         door: "system".to_owned(),
         role: scope.caller.role.clone(),
         command: "ALTER TABLE".to_owned(),
-        statement: format!("ALTER TABLE {name} {actions}"),
+        statement: format!("ALTER TABLE {name} {actions}")
+            .chars()
+            .take(LONGEST_STATEMENT)
+            .collect(),
         objects: vec![object],
         rows: None,
         outcome: AuditOutcome::Ok,
