@@ -12,6 +12,7 @@
 //! | [`refresh`] | what the view refresher needs |
 //! | [`adopt`] | columns that are stored and not in the catalog |
 //! | [`activity`] | what all connections are doing |
+//! | [`sources`] | what all sources are doing |
 //! | `cooperate` | joins that yield |
 
 pub mod activity;
@@ -22,6 +23,7 @@ pub mod open;
 pub mod refresh;
 pub mod scan;
 pub mod scope;
+pub mod sources;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,10 +36,13 @@ use url::Url;
 use crate::config::{Config, Secret};
 use crate::error::{Error, Result};
 use crate::governance::audit::Audit;
+use crate::jobs::Jobs;
+use crate::jobs::clock::Clock;
 use crate::stream::{DirLock, Stream};
 use crate::tasks::{self, AbortOnDrop};
 use crate::views::Refresher;
 use activity::Sessions;
+use sources::Sources;
 
 /// The open database: what all sessions share.
 #[derive(Debug)]
@@ -52,8 +57,14 @@ pub struct Engine {
     pub audit: Audit,
     /// Stores materialized views.
     pub refresher: Refresher,
+    /// Upkeep of stored tables: what runs and ran.
+    pub jobs: Arc<Jobs>,
+    /// Which log position was the newest at a time.
+    pub(crate) clock: Clock,
     /// Open sessions.
     pub sessions: Sessions,
+    /// What feeds streaming tables.
+    pub sources: Sources,
     /// Root of the Delta tables, with a trailing slash.
     pub warehouse: Url,
     /// Cancelled when the server ends: every running statement ends with it.

@@ -21,12 +21,15 @@ mod demo_figures;
 mod evolution;
 mod flight;
 mod garbage;
+mod kafka;
 mod lake;
 mod large_results;
+mod parameters;
 mod privileges;
 mod restart;
 mod tidy;
 mod tls;
+mod upkeep;
 mod views;
 mod visibility;
 

@@ -1,8 +1,9 @@
-//! `ALTER TABLE t SET (flush_interval = '…')`, `SET (schema_evolution = '…')`; `ALTER MATERIALIZED VIEW v
-//! SET (…)` is in `materialized_view`.
+//! `ALTER TABLE t SET (flush_interval = '…', retention = '…')`, `SET (schema_evolution = '…')`; `ALTER
+//! MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
 //!
 //! `event_time` and the other options decide what is stored, so they are set when a table is made;
-//! `flush_interval` only decides when, and `schema_evolution` what becomes of rows from now on.
+//! `flush_interval` only decides when, `retention` how long, and `schema_evolution` what becomes of rows
+//! from now on.
 
 mod materialized_view;
 
@@ -16,6 +17,7 @@ use crate::dialect::AlterTableSet;
 use crate::engine::open::parse_duration;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
+use crate::jobs::retention;
 use crate::types::{Evolution, RESCUED};
 
 /// Runs the statement.
@@ -55,6 +57,11 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
     for (key, value) in &s.options {
         match key.as_str() {
             "flush_interval" => interval = Some(parse_duration(value)?),
+            "retention" => {
+                if retention::parse(Some(value))?.is_some() {
+                    retention::check_table(&catalog, found)?;
+                }
+            }
             "schema_evolution" => {
                 return Err(Error::unsupported(
                     "option \"schema_evolution\" cannot be set together with others",
@@ -64,7 +71,7 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
             "event_time" | "on_violation" => {
                 return Err(Error::unsupported(
                     format!("option \"{key}\" cannot be changed"),
-                    "only flush_interval and schema_evolution can: create a table with the options \
+                    "flush_interval, retention and schema_evolution can: create a table with the options \
                      and copy the rows",
                 ));
             }
@@ -73,7 +80,7 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
                     SqlState::INVALID_PARAMETER_VALUE,
                     format!("unrecognized option \"{key}\""),
                 )
-                .with_hint("flush_interval can be set"));
+                .with_hint("flush_interval and retention can be set"));
             }
         }
         relation.options.insert(key.clone(), value.clone());

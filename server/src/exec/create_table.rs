@@ -4,6 +4,7 @@
 pub(super) mod columns;
 pub(super) mod expressions;
 pub(super) mod options;
+mod source;
 
 use std::sync::Arc;
 
@@ -46,13 +47,7 @@ fn refuse(s: &CreateTable) -> Result<()> {
         "CREATE TEMPORARY TABLE",
         "create an ordinary table and drop it when done",
     )?;
-    if let Some(source) = &s.source {
-        clause(
-            true,
-            &format!("FROM {}", source.to_uppercase()),
-            "send the rows with INSERT, COPY or HTTP",
-        )?;
-    }
+    source::refuse(s)?;
     if s.query.is_none() {
         return Ok(());
     }
@@ -89,7 +84,10 @@ async fn empty(run: &Run, s: &CreateTable, place: Place) -> Result<Outcome> {
     if evolve::option(&relation) == Some(Evolution::Rescue) {
         relation.columns.push(evolve::rescued_column());
     }
-    make(
+    relation
+        .options
+        .extend(source::declare(run, s, &relation.columns).await?);
+    let made = make(
         &run.scope.engine,
         &place,
         relation,
@@ -97,6 +95,9 @@ async fn empty(run: &Run, s: &CreateTable, place: Place) -> Result<Outcome> {
         Vec::new,
     )
     .await?;
+    if let Some(made) = made {
+        source::begin(run, &made).await;
+    }
     relations::note_write(run, "CREATE TABLE")?;
     Outcome::command(super::command(&run.statement))
 }

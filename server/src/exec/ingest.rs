@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use catalog::{Privilege, Relation, RelationKind};
+use catalog::{Oid, Privilege, Relation, RelationKind};
 
 use super::evolve;
 use super::write::Intake;
+use crate::engine::Engine;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
@@ -105,6 +107,47 @@ pub async fn store(
         .map(|b| intake.apply(b))
         .collect::<Result<Vec<_>>>()?;
     append_in_turn(scope, relation, rows, turn).await
+}
+
+/// Rows of a source as its table stores them, by the rights of the table's owner. Waits when the table
+/// gets columns for them: to be called where a thread may wait.
+///
+/// # Errors
+/// What `Intake::apply` and the change of columns report.
+pub fn accept(
+    scope: &Arc<Scope>,
+    relation: &Relation,
+    batches: Vec<RecordBatch>,
+) -> Result<Vec<RecordBatch>> {
+    let (scope, batches) = match evolve::option(relation) {
+        None => (Arc::clone(scope), batches),
+        Some(_) => {
+            tokio::runtime::Handle::current().block_on(evolve::prepare(scope, relation, batches))?
+        }
+    };
+    let Some(relation) = scope.catalog.relation_by_oid(relation.oid) else {
+        return Err(Error::undefined_table(&relation.name));
+    };
+    let intake = Intake::new(&scope, relation)?;
+    batches.iter().map(|b| intake.apply(b)).collect()
+}
+
+/// Stores rows of a source that were accepted, and where the source stands then, all or none.
+///
+/// # Errors
+/// 53400 when there is no room within `wait`; nothing was stored then.
+pub async fn append_from(
+    engine: &Engine,
+    table: Oid,
+    rows: Vec<RecordBatch>,
+    source: &[u8],
+    wait: Duration,
+) -> Result<Lsn> {
+    let parts = vec![(table, rows)];
+    engine
+        .stream
+        .append_from(parts, source, wait, Turn::default())
+        .await
 }
 
 /// Stores rows that passed the table's `Intake`.

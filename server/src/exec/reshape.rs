@@ -29,7 +29,7 @@ use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::lake::crash::crash_point;
 use crate::lake::{self, LakeSnapshot};
-use crate::stream::head::{Lsn, TableHead};
+use crate::stream::head::{Lsn, TableHead, Upkeep};
 use crate::types::{self, DEFAULT_KEY, GENERATED_KEY, LSN, MISSING_KEY};
 
 /// The most columns a table may have: what brings new columns by itself must come to an end.
@@ -176,6 +176,7 @@ async fn scan(
         lake: Arc::new(lake.clone()),
         flushed: Lsn::default(),
         changes: 0,
+        upkeep: Upkeep::default(),
         tail: Vec::new(),
     };
     let table = WeirTable::new(Arc::new(head), only.is_none());

@@ -3,7 +3,9 @@
 mod alter;
 #[cfg(feature = "failpoints")]
 mod crash;
+mod exchange;
 mod model;
+mod positions;
 mod records;
 mod stores;
 
@@ -430,6 +432,7 @@ async fn view_state_and_its_position_change_together_and_once() {
         base,
         durable: Lsn(durable),
         epochs: [(Oid(1), 5)].into(),
+        drops: [].into(),
         at: 77,
     };
     stream

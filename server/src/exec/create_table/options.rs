@@ -6,18 +6,18 @@ use super::no_column;
 use crate::dialect::CreateTable;
 use crate::engine::open::parse_duration;
 use crate::error::{Error, Result, SqlState};
+use crate::jobs::retention;
 use crate::types::Evolution;
 
 /// What is there, for hints.
-const KNOWN: &str = "the options are event_time, flush_interval, on_violation = 'reject' and \
+const KNOWN: &str = "the options are event_time, flush_interval, retention, on_violation = 'reject' and \
                      schema_evolution = 'add', 'rescue' or 'reject'";
 
 /// Options that have a meaning, but not here yet.
-const LATER: [&str; 8] = [
+const LATER: [&str; 7] = [
     "dedup_key",
     "dedup_window",
     "dedup_policy",
-    "retention",
     "segment_write_key",
     "watermark",
     "late_data",
@@ -34,6 +34,9 @@ pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
             "event_time" => event_time(value, columns)?,
             "flush_interval" => {
                 parse_duration(value)?;
+            }
+            "retention" => {
+                retention::parse(Some(value))?;
             }
             "on_violation" => only("reject", &["dead_letter"], key, value)?,
             "schema_evolution" => evolution(key, value)?,

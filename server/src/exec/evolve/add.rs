@@ -321,7 +321,8 @@ async fn evolve(
             .unwrap_or_else(std::sync::PoisonError::into_inner) = said;
         Ok(Some(after))
     };
-    let Some(after) = reshape(scope, table, Some(MOST_BYTES), make).await? else {
+    let reshaped = reshape(scope, table, Some(MOST_BYTES), make).await;
+    let Some(after) = reshaped.map_err(in_rows)? else {
         return Ok(());
     };
     let said = actions
@@ -329,6 +330,19 @@ async fn evolve(
         .unwrap_or_else(std::sync::PoisonError::into_inner)
         .join(", ");
     audit(scope, &after, &said).await
+}
+
+/// Limits of the table are what is wrong with rows that would need more.
+fn in_rows(e: Error) -> Error {
+    let state = match e.state() {
+        SqlState("54011") => SqlState::UNDEFINED_COLUMN,
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => SqlState::INVALID_TEXT_REPRESENTATION,
+        _ => return e,
+    };
+    let report = e.report();
+    Error::refused(state, "the rows need columns that the table cannot have")
+        .with_detail(report.message)
+        .with_hint("schema_evolution = 'rescue' keeps every key and value")
 }
 
 fn misfit(column: &Column, why: &Error) -> Error {

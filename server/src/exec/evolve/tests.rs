@@ -49,13 +49,13 @@ fn table(evolution: &str) -> Relation {
     }
 }
 
-fn rescue(columns: Vec<(&str, ArrayRef)>) -> crate::error::Result<RecordBatch> {
+fn rescue(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
     let batch = RecordBatch::try_from_iter_with_nullable(
         columns
             .into_iter()
             .map(|(name, values)| (name, values, true)),
     );
-    super::rescue::rows(&batch.unwrap(), &table("rescue"), "UTC")
+    rescue::rows(&batch.unwrap(), &table("rescue"), "UTC")
 }
 
 fn kept(batch: &RecordBatch) -> Vec<Value> {

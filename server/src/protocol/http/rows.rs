@@ -1,16 +1,5 @@
 //! `POST /v1/tables/{schema}/{table}/rows`: a body of rows, stored whole or not at all.
 
-mod columns;
-mod csv;
-mod datetime;
-mod decimal;
-mod json;
-mod scan;
-mod table;
-
-#[cfg(test)]
-mod tests;
-
 use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
@@ -25,6 +14,7 @@ use serde_json::{Value, json};
 use super::body::{self, Encoding};
 use super::problem::Problem;
 use super::{Shared, media_type};
+use crate::decode::{csv, json, table};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::protocol::arrow_stream::Batches;

@@ -6,7 +6,7 @@ use super::*;
 use crate::types::{GENERATED_KEY, MISSING_KEY};
 
 /// The table's stored columns and one more.
-fn with_extra(lake: &lake::LakeSnapshot, key: &str, value: &str) -> SchemaRef {
+fn with_extra(lake: &LakeSnapshot, key: &str, value: &str) -> SchemaRef {
     let extra = Field::new("extra", DataType::Int64, key == GENERATED_KEY);
     let extra = extra.with_metadata(HashMap::from([(key.to_owned(), value.to_owned())]));
     let mut fields: Vec<Field> = lake
@@ -19,7 +19,7 @@ fn with_extra(lake: &lake::LakeSnapshot, key: &str, value: &str) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-async fn commit(lake: lake::LakeSnapshot, schema: SchemaRef) -> Result<Option<lake::LakeSnapshot>> {
+async fn commit(lake: LakeSnapshot, schema: SchemaRef) -> Result<Option<LakeSnapshot>> {
     let commit = lake::Commit {
         schema: Some(schema),
         txn: Some(("schema".to_owned(), lake.version + 1)),

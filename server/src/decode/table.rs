@@ -29,7 +29,7 @@ pub(super) struct BadCell {
 ///
 /// A column that has a default and is left out by a row must not become NULL there, so rows are
 /// grouped by which such columns they leave out; a group's batches lack exactly these.
-pub(super) struct Table {
+pub(crate) struct Table {
     schema: SchemaRef,
     index: HashMap<String, usize>,
     defaulted: Vec<usize>,
@@ -59,7 +59,7 @@ struct Group {
 
 impl Table {
     /// For rows of these columns.
-    pub(super) fn new(schema: &SchemaRef) -> Self {
+    pub(crate) fn new(schema: &SchemaRef) -> Self {
         let names = schema.fields().iter().enumerate();
         let defaulted = names
             .clone()
@@ -83,7 +83,7 @@ impl Table {
     }
 
     /// Takes a row into account for [`Self::expect`].
-    pub(super) fn sample(&mut self, line_bytes: usize, cells: &[Cell<'_>]) {
+    pub(crate) fn sample(&mut self, line_bytes: usize, cells: &[Cell<'_>]) {
         self.sampled.0 += 1;
         self.sampled.1 += line_bytes;
         for (bytes, cell) in self.sampled.2.iter_mut().zip(cells) {
@@ -93,7 +93,7 @@ impl Table {
 
     /// Makes room for the rows of so many bytes, judged by those sampled: growing columns step by
     /// step would touch their memory twice. No more is ever set aside than the text is long.
-    pub(super) fn expect(&mut self, text_bytes: usize) {
+    pub(crate) fn expect(&mut self, text_bytes: usize) {
         let (lines, line_bytes, columns) = &self.sampled;
         if *lines < SAMPLE_ENOUGH {
             return;
@@ -113,7 +113,7 @@ impl Table {
     }
 
     /// How many columns there are.
-    pub(super) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.schema.fields().len()
     }
 
@@ -145,7 +145,7 @@ impl Table {
 
     /// Adds a row: one cell per column, and what it has beside them, which is taken out. `line` is where
     /// it stands, for errors.
-    pub(super) fn push<'a>(
+    pub(crate) fn push<'a>(
         &mut self,
         line: usize,
         cells: &[Cell<'a>],
@@ -167,7 +167,7 @@ impl Table {
     }
 
     /// All batches.
-    pub(super) fn finish(mut self) -> Result<Vec<RecordBatch>> {
+    pub(crate) fn finish(mut self) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         for group in &mut self.groups {
             group.flush()?;
@@ -247,7 +247,7 @@ pub(super) fn shortened(text: &str) -> String {
 }
 
 /// The body as text.
-pub(super) fn utf8(body: &[u8]) -> Result<&str> {
+pub(crate) fn utf8(body: &[u8]) -> Result<&str> {
     std::str::from_utf8(body).map_err(|e| {
         let good = &body[..e.valid_up_to()];
         let line = 1 + good.iter().filter(|b| **b == b'\n').count();

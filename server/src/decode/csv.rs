@@ -9,7 +9,7 @@ use super::table::{Table, at};
 use crate::error::{Error, Result, SqlState};
 
 /// All rows below the header.
-pub(super) fn rows(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+pub(crate) fn rows(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let mut table = Table::new(schema);
     let mut reader = ReaderBuilder::new().from_reader(text.as_bytes());
     let header = reader.headers().map_err(|e| malformed(&e))?.clone();

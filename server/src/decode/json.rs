@@ -17,7 +17,7 @@ use crate::error::{Error, Result, SqlState};
 const SAMPLE_LINES: usize = 16;
 
 /// One object per line; blank lines are skipped.
-pub(super) fn lines(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+pub(crate) fn lines(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let mut table = Table::new(schema);
     let mut cells = vec![Cell::Absent; table.width()];
     let mut strays = Vec::new();
@@ -33,30 +33,41 @@ pub(super) fn lines(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> 
             continue;
         }
         let number = i + 1;
-        if plain(line, &table, &mut cells, &mut strays).is_some() {
-            table.push(number, &cells, &mut strays)?;
-            continue;
-        }
-        let mut row = Row {
-            table: &table,
-            cells: &mut cells,
-            strays: &mut strays,
-            wrong: None,
-            line: number,
-        };
-        let mut de = serde_json::Deserializer::from_str(line);
-        let parsed = (&mut row).deserialize(&mut de).and_then(|()| de.end());
-        if let Err(e) = parsed {
-            let wrong = row.wrong.take();
-            return Err(wrong.unwrap_or_else(|| malformed(number, &e)));
-        }
+        object(number, line, &table, &mut cells, &mut strays)?;
         table.push(number, &cells, &mut strays)?;
     }
     table.finish()
 }
 
+/// Reads one object into cells, one per column of the table, and what it has beside them into strays,
+/// which [`Table::push`] wants.
+///
+/// # Errors
+/// 22P02 for what is no object, 42703 for a key that is no column, 42701 for a key twice.
+pub(crate) fn object<'de>(
+    number: usize,
+    text: &'de str,
+    table: &Table,
+    cells: &mut [Cell<'de>],
+    strays: &mut Vec<Stray<'de>>,
+) -> Result<()> {
+    if plain(text, table, cells, strays).is_some() {
+        return Ok(());
+    }
+    let mut row = Row {
+        table,
+        cells,
+        strays,
+        wrong: None,
+        line: number,
+    };
+    let mut de = serde_json::Deserializer::from_str(text);
+    let parsed = (&mut row).deserialize(&mut de).and_then(|()| de.end());
+    parsed.map_err(|e| row.wrong.take().unwrap_or_else(|| malformed(number, &e)))
+}
+
 /// One array of objects.
-pub(super) fn array(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+pub(crate) fn array(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let mut rows = Rows {
         cells: vec![Cell::Absent; schema.fields().len()],
         strays: Vec::new(),
