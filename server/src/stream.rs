@@ -15,11 +15,13 @@
 //! | `in_use` | files that are no part of a newest state and must stay |
 //! | `flusher` | flushes in the background |
 //! | `recovery` | from what is on disk to the first head |
+//! | `dedup` | which rows a table has already; when rows arrived |
 //! | [`mod@line`] | order of one producer's appends |
 //! | [`lock`] | one process per data directory |
 
 mod committer;
 mod core;
+mod dedup;
 mod exchange;
 mod flusher;
 pub mod head;
@@ -57,6 +59,8 @@ use crate::lake::{self, Compute, Garbage, LakeSnapshot};
 use committer::{Owned, StateApps};
 pub use committer::{Replaces, StateChange};
 use core::Core;
+pub use dedup::DedupSpec;
+use dedup::{Gates, Passed};
 pub use exchange::{Exchange, Guard, Reason, Staged};
 use head::{DbHead, Lsn, TableHead, ViewHead};
 use line::Turn;
@@ -80,6 +84,8 @@ pub struct StreamOptions {
     pub flush_interval: Duration,
     /// Bytes that all tails hold together before writers wait.
     pub tail_bytes: usize,
+    /// Bytes that the keys of rows may hold together, of all tables that have one.
+    pub dedup_bytes: usize,
     /// How long an append waits for room in the tail before it is refused.
     pub append_wait: Duration,
     /// Size of a segment.
@@ -95,6 +101,7 @@ impl StreamOptions {
             wal_dir,
             flush_interval: Duration::from_secs(5),
             tail_bytes: 512 * 1024 * 1024,
+            dedup_bytes: 512 * 1024 * 1024,
             append_wait: Duration::from_secs(30),
             segment_bytes: 64 * 1024 * 1024,
             writer_threads: 2,
@@ -119,6 +126,8 @@ pub struct TableSpec {
     pub root: Url,
     /// Time between flushes, if it has its own.
     pub flush_interval: Option<Duration>,
+    /// What makes two of its rows the same, if duplicates are dropped.
+    pub dedup: Option<DedupSpec>,
 }
 
 /// A materialized view's state table.
@@ -140,10 +149,20 @@ pub struct ViewSpec {
     pub root: Url,
 }
 
+/// What became of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// The position that a later read must contain to see the rows.
+    pub lsn: Lsn,
+    /// Rows that the tables had already; all others were stored.
+    pub duplicates: u64,
+}
+
 /// The open log with everything it feeds. All statements share one.
 #[derive(Debug)]
 pub struct Stream {
     core: Arc<Core>,
+    gates: Arc<Gates>,
     options: StreamOptions,
     wal: mpsc::Sender<Request>,
     owned: Mutex<HashMap<Oid, Arc<Owned>>>,
@@ -160,6 +179,7 @@ impl Stream {
         let recovered = recovery::recover(&options, tables).await?;
         let stream = Arc::new(Self {
             core: recovered.core,
+            gates: recovered.gates,
             wal: recovered.wal,
             owned: Mutex::new(recovered.owned),
             stop: CancellationToken::new(),
@@ -176,13 +196,15 @@ impl Stream {
         self.core.head()
     }
 
-    /// Stores rows of streaming tables, all or none, each in its table's visible columns. They
-    /// are durable and visible on return; the position of the last row is the commit token.
+    /// Stores rows of streaming tables, all or none, each in its table's visible columns; of those
+    /// that a table has already, by its [`DedupSpec`], it keeps what it has. They are durable and
+    /// visible on return; the position of the last row is the commit token.
     ///
     /// # Errors
-    /// `53400` when the tail stays full, `53100` / `58030` when the log cannot be written.
+    /// `53400` when the tail stays full, `53200` when keys do not fit in memory, `53100` / `58030`
+    /// when the log cannot be written.
     pub async fn append(&self, rows: Vec<(Oid, Vec<RecordBatch>)>) -> Result<Lsn> {
-        self.append_in_turn(rows, Turn::default()).await
+        Ok(self.append_in_turn(rows, Turn::default()).await?.lsn)
     }
 
     /// [`Self::append`] of a producer that does not wait for one append before it begins the next.
@@ -193,7 +215,7 @@ impl Stream {
         &self,
         rows: Vec<(Oid, Vec<RecordBatch>)>,
         turn: Turn,
-    ) -> Result<Lsn> {
+    ) -> Result<Appended> {
         let wait = self.options.append_wait;
         self.append_from(rows, &[], wait, turn).await
     }
@@ -210,7 +232,7 @@ impl Stream {
         source: &[u8],
         wait: Duration,
         mut turn: Turn,
-    ) -> Result<Lsn> {
+    ) -> Result<Appended> {
         let head = self.head();
         let mut parts = Vec::with_capacity(rows.len());
         let mut bytes = 0;
@@ -227,8 +249,12 @@ impl Stream {
         if parts.is_empty() && positions.is_none() {
             turn.come().await?;
             turn.over();
-            return Ok(self.head().visible);
+            return Ok(Appended {
+                lsn: self.head().visible,
+                duplicates: 0,
+            });
         }
+        let asked = self.gates.ask(&parts).await?;
         let mut encoded = self.encode(&parts, source, bytes).await?;
         // memory is taken in order too: what came later must not hold what came first up
         turn.come().await?;
@@ -243,6 +269,23 @@ impl Stream {
         else {
             return Err(tail_full());
         };
+        let mut passed = Passed::default();
+        if !asked.is_empty() {
+            passed = Box::pin(dedup::pass(self, asked, wait)).await?;
+        }
+        let duplicates = passed.duplicates;
+        if duplicates > 0 {
+            parts = passed.rest(parts)?;
+            if parts.is_empty() && source.is_empty() {
+                // the rows that these repeat may be on their way still
+                drop((passed, memory));
+                turn.over();
+                let lsn = self.settled().await?;
+                return Ok(Appended { lsn, duplicates });
+            }
+            bytes = parts.iter().map(|(_, size)| size).sum();
+            encoded = self.encode(&parts, source, bytes).await?;
+        }
         for (part, size) in parts {
             let share = memory.split(memory.num_permits().min(size / 1024));
             reserved.push((part, share));
@@ -261,7 +304,17 @@ impl Stream {
         };
         let request = Request::Append(Box::new(append));
         self.wal.send(request).await.map_err(|_| wal::stopped())?;
+        passed.entered();
         turn.over();
+        let lsn = answer.await.map_err(|_| wal::stopped())??;
+        Ok(Appended { lsn, duplicates })
+    }
+
+    /// Waits until everything that is in the log's queue now is durable and visible.
+    async fn settled(&self) -> Result<Lsn> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Barrier(reply);
+        self.wal.send(request).await.map_err(|_| wal::stopped())?;
         answer.await.map_err(|_| wal::stopped())?
     }
 
@@ -356,7 +409,9 @@ impl Stream {
 
     /// Takes in a table whose storage is there.
     pub async fn add_table(&self, spec: TableSpec) -> Result<()> {
+        let dedup = spec.dedup.clone();
         let (head, owned) = recovery::open_table(&self.options, spec).await?;
+        self.gates.set(owned.oid, &owned.name, dedup);
         self.own(owned);
         self.core.put_table(head);
         Ok(())
@@ -370,6 +425,7 @@ impl Stream {
         ledger.dropped = true;
         self.core.remove(oid);
         self.tables().remove(&oid);
+        self.gates.set(oid, &owned.name, None);
         drop(ledger);
         self.prune();
         Ok(())

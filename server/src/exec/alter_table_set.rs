@@ -1,9 +1,9 @@
-//! `ALTER TABLE t SET (flush_interval = '…', retention = '…')`, `SET (schema_evolution = '…')`; `ALTER
-//! MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
+//! `ALTER TABLE t SET (flush_interval = '…', retention = '…', segment_write_key = '…')`, `SET
+//! (schema_evolution = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
 //!
 //! `event_time` and the other options decide what is stored, so they are set when a table is made;
-//! `flush_interval` only decides when, `retention` how long, and `schema_evolution` what becomes of rows
-//! from now on.
+//! `flush_interval` only decides when, `retention` how long, a key who, and `schema_evolution` what
+//! becomes of rows from now on.
 
 mod materialized_view;
 
@@ -16,7 +16,7 @@ use super::{Outcome, Run, create_table, evolve, relations};
 use crate::dialect::AlterTableSet;
 use crate::engine::open::parse_duration;
 use crate::error::{Error, Result, SqlState};
-use crate::governance::privileges;
+use crate::governance::{privileges, write_key};
 use crate::jobs::retention;
 use crate::types::{Evolution, RESCUED};
 
@@ -56,6 +56,7 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
     let mut interval = None;
     for (key, value) in &s.options {
         match key.as_str() {
+            write_key::OPTION => {}
             "flush_interval" => interval = Some(parse_duration(value)?),
             "retention" => {
                 if retention::parse(Some(value))?.is_some() {
@@ -68,10 +69,10 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
                     "set it in a statement of its own",
                 ));
             }
-            "event_time" | "on_violation" => {
+            "dedup_key" | "dedup_window" | "event_time" | "on_violation" => {
                 return Err(Error::unsupported(
                     format!("option \"{key}\" cannot be changed"),
-                    "flush_interval, retention and schema_evolution can: create a table with the options \
+                    "flush_interval, retention, segment_write_key and schema_evolution can: create a table with the options \
                      and copy the rows",
                 ));
             }
@@ -80,10 +81,13 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
                     SqlState::INVALID_PARAMETER_VALUE,
                     format!("unrecognized option \"{key}\""),
                 )
-                .with_hint("flush_interval and retention can be set"));
+                .with_hint("flush_interval, retention and segment_write_key can be set"));
             }
         }
         relation.options.insert(key.clone(), value.clone());
+    }
+    if s.options.contains_key(write_key::OPTION) {
+        write_key::seal(&mut relation.options, oid, &catalog)?;
     }
     engine.commit(vec![Change::PutRelation(relation)]).await?;
     if let Some(interval) = interval {

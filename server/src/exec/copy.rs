@@ -320,9 +320,10 @@ impl CopySink for Sink {
                 self.scope.engine.stream.head().visible
             }
             None => {
-                ingest::append(&self.scope, &self.relation, std::mem::take(&mut self.kept))
-                    .await?
-                    .1
+                let kept = std::mem::take(&mut self.kept);
+                let stored = ingest::append(&self.scope, &self.relation, kept).await?;
+                self.rows = stored.accepted;
+                stored.lsn
             }
         };
         self.session

@@ -50,6 +50,19 @@ pub fn target<'a>(scope: &'a Scope, schema: &str, table: &str) -> Result<&'a Rel
     }
 }
 
+/// Refuses (42501) who may not add rows: without INSERT, or the table's write key.
+pub fn check_insert(scope: &Scope, relation: &Relation) -> Result<()> {
+    if scope.caller.opened == Some(relation.oid) {
+        return Ok(());
+    }
+    privileges::check_relation(
+        &scope.catalog,
+        &scope.caller.role,
+        relation,
+        Privilege::Insert,
+    )
+}
+
 /// The columns rows may bring: all but the generated ones; those with a default say so, and the schema
 /// says what becomes of others.
 pub fn accepted_schema(relation: &Relation) -> SchemaRef {
@@ -78,8 +91,19 @@ pub fn accepted_schema(relation: &Relation) -> SchemaRef {
     })
 }
 
-/// Stores rows, all or none; durable and visible on return. Gives their number and the position that
-/// a later read must contain to see them. They are stored when their `turn` has come.
+/// What became of rows that were to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Rows that this call stored.
+    pub accepted: u64,
+    /// Rows that the table had already, by its `dedup_key`.
+    pub duplicate: u64,
+    /// The position that a later read must contain to see the rows.
+    pub lsn: Lsn,
+}
+
+/// Stores rows, all or none, but those that the table has already; durable and visible on return.
+/// They are stored when their `turn` has come.
 ///
 /// # Errors
 /// 42501 without INSERT; what `Intake::apply` and the log report.
@@ -89,14 +113,9 @@ pub async fn store(
     table: &str,
     batches: Vec<RecordBatch>,
     turn: Turn,
-) -> Result<(u64, Lsn)> {
+) -> Result<Stored> {
     let relation = target(scope, schema, table)?;
-    privileges::check_relation(
-        &scope.catalog,
-        &scope.caller.role,
-        relation,
-        Privilege::Insert,
-    )?;
+    check_insert(scope, relation)?;
     scope.touch(relation.oid);
     let (scope, batches) = evolve::prepare(scope, relation, batches).await?;
     let scope = &scope;
@@ -144,18 +163,16 @@ pub async fn append_from(
     wait: Duration,
 ) -> Result<Lsn> {
     let parts = vec![(table, rows)];
-    engine
+    let appended = engine
         .stream
         .append_from(parts, source, wait, Turn::default())
-        .await
+        .await?;
+    crate::metrics::duplicates(appended.duplicates);
+    Ok(appended.lsn)
 }
 
 /// Stores rows that passed the table's `Intake`.
-pub async fn append(
-    scope: &Scope,
-    relation: &Relation,
-    rows: Vec<RecordBatch>,
-) -> Result<(u64, Lsn)> {
+pub async fn append(scope: &Scope, relation: &Relation, rows: Vec<RecordBatch>) -> Result<Stored> {
     append_in_turn(scope, relation, rows, Turn::default()).await
 }
 
@@ -164,14 +181,19 @@ async fn append_in_turn(
     relation: &Relation,
     rows: Vec<RecordBatch>,
     mut turn: Turn,
-) -> Result<(u64, Lsn)> {
-    let count = rows.iter().map(|b| b.num_rows() as u64).sum();
+) -> Result<Stored> {
+    let count: u64 = rows.iter().map(|b| b.num_rows() as u64).sum();
     let stream = &scope.engine.stream;
     if relation.kind == RelationKind::StreamingTable {
-        let lsn = stream
+        let appended = stream
             .append_in_turn(vec![(relation.oid, rows)], turn)
             .await?;
-        return Ok((count, lsn));
+        crate::metrics::duplicates(appended.duplicates);
+        return Ok(Stored {
+            accepted: count.saturating_sub(appended.duplicates),
+            duplicate: appended.duplicates,
+            lsn: appended.lsn,
+        });
     }
     turn.come().await?;
     if count > 0 {
@@ -183,5 +205,9 @@ async fn append_in_turn(
             .await?;
     }
     turn.over();
-    Ok((count, stream.head().visible))
+    Ok(Stored {
+        accepted: count,
+        duplicate: 0,
+        lsn: stream.head().visible,
+    })
 }

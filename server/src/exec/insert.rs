@@ -37,7 +37,8 @@ pub(super) async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
     let stored = if relation.kind == RelationKind::StreamingTable {
         let limit = run.scope.engine.config.tail_bytes / 2;
         let batches = gather(stream, limit, |batch| intake.apply(&named(batch)?)).await?;
-        ingest::append(&run.scope, relation, batches).await?
+        let stored = ingest::append(&run.scope, relation, batches).await?;
+        (stored.accepted, stored.lsn)
     } else {
         let batches = stream.map(|batch| intake.apply(&named(batch?)?));
         let count = run

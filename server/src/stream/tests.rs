@@ -3,6 +3,7 @@
 mod alter;
 #[cfg(feature = "failpoints")]
 mod crash;
+mod dedup;
 mod exchange;
 mod model;
 mod positions;
@@ -52,6 +53,7 @@ pub(super) fn spec(dir: &TempDir, oid: u32, streaming: bool) -> TableSpec {
         streaming,
         root: Url::from_directory_path(dir.path().join(format!("t{oid}"))).unwrap(),
         flush_interval: None,
+        dedup: None,
     }
 }
 

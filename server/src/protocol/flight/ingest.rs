@@ -43,13 +43,15 @@ const WAITING_BYTES: usize = 32 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Progress {
     accepted: u64,
+    duplicate: u64,
     token: Option<String>,
 }
 
 impl Progress {
     fn put_result(&self) -> PutResult {
         let text = json!({
-            "accepted": self.accepted, "rejected": 0, "duplicate": 0, "token": self.token,
+            "accepted": self.accepted, "rejected": 0, "duplicate": self.duplicate,
+            "token": self.token,
         });
         PutResult {
             app_metadata: text.to_string().into(),
@@ -167,6 +169,7 @@ async fn store(
                 let receipt = ended
                     .map_err(|e| Error::Internal(format!("ingest task failed: {e}")))??;
                 progress.accepted += receipt.accepted;
+                progress.duplicate += receipt.duplicate;
                 progress.token = Some(receipt.token);
                 durable(&progress);
             }

@@ -85,7 +85,7 @@ pub(super) async fn post(
     let batches = decode(body, encoding, shared.max_body, format, columns).await?;
     let batches: Vec<RecordBatch> = batches.into_iter().filter(|b| b.num_rows() > 0).collect();
     if batches.is_empty() {
-        return Ok(answer(0, None));
+        return Ok(answer(0, 0, None));
     }
     let started = Instant::now();
     let receipt = caller
@@ -93,11 +93,17 @@ pub(super) async fn post(
         .ingest(&schema, &table, batches, Turn::default())
         .await?;
     metrics::ingested("http", receipt.accepted, started.elapsed());
-    Ok(answer(receipt.accepted, Some(&receipt.token)))
+    Ok(answer(
+        receipt.accepted,
+        receipt.duplicate,
+        Some(&receipt.token),
+    ))
 }
 
-fn answer(accepted: u64, token: Option<&str>) -> Json<Value> {
-    Json(json!({ "accepted": accepted, "rejected": 0, "duplicate": 0, "token": token }))
+fn answer(accepted: u64, duplicate: u64, token: Option<&str>) -> Json<Value> {
+    Json(json!({
+        "accepted": accepted, "rejected": 0, "duplicate": duplicate, "token": token,
+    }))
 }
 
 async fn decode(
@@ -132,6 +138,11 @@ async fn decode(
             Ok(batches)
         }
     }
+}
+
+/// Rows of objects whose keys are column names, one per line.
+pub(super) fn objects(text: &str, columns: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    json::lines(text, columns)
 }
 
 /// Runs CPU work of a body of that size.
