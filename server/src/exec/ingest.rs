@@ -8,6 +8,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use catalog::{Oid, Privilege, Relation, RelationKind};
 
+use super::evolve;
 use super::write::Intake;
 use crate::engine::Engine;
 use crate::engine::scope::Scope;
@@ -64,12 +65,15 @@ pub fn check_insert(scope: &Scope, relation: &Relation) -> Result<()> {
     )
 }
 
-/// The columns rows may bring: all but the generated ones; those with a default say so.
+/// The columns rows may bring: all but the generated ones; those with a default say so, and the schema
+/// says what becomes of others.
 pub fn accepted_schema(relation: &Relation) -> SchemaRef {
+    let evolution = evolve::option(relation);
     let fields: Vec<_> = relation
         .columns
         .iter()
         .filter(|c| c.generated.is_none())
+        .filter(|c| evolution.is_none() || c.name != types::RESCUED)
         .map(|c| {
             let field = types::field(&c.name, &c.sql_type, c.nullable || c.default.is_some());
             match &c.default {
@@ -82,7 +86,11 @@ pub fn accepted_schema(relation: &Relation) -> SchemaRef {
             }
         })
         .collect();
-    Arc::new(Schema::new(fields))
+    let schema = Schema::new(fields);
+    Arc::new(match evolution {
+        None => schema,
+        Some(evolution) => evolution.marking(schema),
+    })
 }
 
 /// What became of rows that were to be stored.
@@ -123,6 +131,9 @@ pub async fn store(
     let relation = target(scope, schema, table)?;
     check_insert(scope, relation)?;
     scope.touch(relation.oid);
+    let (scope, batches) = evolve::prepare(scope, relation, batches).await?;
+    let scope = &scope;
+    let relation = target(scope, schema, table)?;
     let intake = Intake::new(scope, relation)?;
     let rows = batches
         .iter()
@@ -131,16 +142,26 @@ pub async fn store(
     append_in_turn(scope, relation, rows, turn).await
 }
 
-/// Rows of a source as its table stores them, by the rights of the table's owner.
+/// Rows of a source as its table stores them, by the rights of the table's owner. Waits when the table
+/// gets columns for them: to be called where a thread may wait.
 ///
 /// # Errors
-/// What `Intake::apply` reports.
+/// What `Intake::apply` and the change of columns report.
 pub fn accept(
     scope: &Arc<Scope>,
     relation: &Relation,
-    batches: &[RecordBatch],
+    batches: Vec<RecordBatch>,
 ) -> Result<Vec<RecordBatch>> {
-    let intake = Intake::new(scope, relation)?;
+    let (scope, batches) = match evolve::option(relation) {
+        None => (Arc::clone(scope), batches),
+        Some(_) => {
+            tokio::runtime::Handle::current().block_on(evolve::prepare(scope, relation, batches))?
+        }
+    };
+    let Some(relation) = scope.catalog.relation_by_oid(relation.oid) else {
+        return Err(Error::undefined_table(&relation.name));
+    };
+    let intake = Intake::new(&scope, relation)?;
     batches.iter().map(|b| intake.apply(b)).collect()
 }
 
