@@ -10,11 +10,13 @@
 //! | [`scan`] | a table at a cut as DataFusion reads it |
 //! | [`open`] | from a data directory to an open database |
 //! | [`refresh`] | what the view refresher needs |
+//! | [`adopt`] | columns that are stored and not in the catalog |
 //! | [`activity`] | what all connections are doing |
 //! | [`sources`] | what all sources are doing |
 //! | `cooperate` | joins that yield |
 
 pub mod activity;
+pub mod adopt;
 mod cooperate;
 pub mod names;
 pub mod open;

@@ -259,7 +259,7 @@ impl Session {
 
     /// Columns that [`Session::ingest`] takes for that table (checks INSERT privilege), so a door can
     /// decode text straight into the right types. Columns with a default carry
-    /// [`crate::types::DEFAULT_KEY`].
+    /// [`crate::types::DEFAULT_KEY`]; [`crate::types::Evolution::of`] says whether rows may bring more.
     ///
     /// # Errors
     /// 42P01, 42501.

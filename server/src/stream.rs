@@ -51,7 +51,7 @@ use arrow::record_batch::RecordBatch;
 use catalog::Oid;
 use deltalake::DeltaTable;
 use futures::Stream as Batches;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedRwLockReadGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -260,6 +260,12 @@ impl Stream {
         let mut encoded = self.encode(&parts, source, bytes).await?;
         // memory is taken in order too: what came later must not hold what came first up
         turn.come().await?;
+        // only now: who waits for its turn must not keep one before it from passing
+        let _gates = self.pass(&parts).await?;
+        if self.conform_again(&mut parts)? {
+            bytes = parts.iter().map(|(_, size)| size).sum();
+            encoded = self.encode(&parts, source, bytes).await?;
+        }
         let mut reserved = Vec::with_capacity(parts.len());
         let Ok(Some(mut memory)) = tokio::time::timeout(wait, self.core.reserve(bytes)).await
         else {
@@ -312,6 +318,37 @@ impl Stream {
         let request = Request::Barrier(reply);
         self.wal.send(request).await.map_err(|_| wal::stopped())?;
         answer.await.map_err(|_| wal::stopped())?
+    }
+
+    /// Keeps the columns of the rows' tables as they are until the guards are dropped.
+    async fn pass(&self, parts: &[(Part, usize)]) -> Result<Vec<OwnedRwLockReadGuard<()>>> {
+        let mut oids: Vec<Oid> = parts.iter().map(|(part, _)| part.oid).collect();
+        // everybody takes several in the same order
+        oids.sort_unstable();
+        oids.dedup();
+        let mut gates = Vec::with_capacity(oids.len());
+        for oid in oids {
+            let gate = Arc::clone(&self.owned(oid)?.gate);
+            gates.push(gate.read_owned().await);
+        }
+        Ok(gates)
+    }
+
+    /// Gives rows the columns that their table has got since they were looked at; true if one had.
+    fn conform_again(&self, parts: &mut [(Part, usize)]) -> Result<bool> {
+        let head = self.head();
+        let mut changed = false;
+        for (rows, size) in parts {
+            let table = streaming_table(&head, rows.oid)?;
+            let same = |b: &RecordBatch| b.schema_ref() == &table.schema;
+            if rows.batches.iter().all(same) {
+                continue;
+            }
+            *rows = part(table, std::mem::take(&mut rows.batches))?;
+            *size = rows.batches.iter().map(tail::slice_bytes).sum();
+            changed = true;
+        }
+        Ok(changed)
     }
 
     /// Where the source of a table stands: the next offset of each of these partitions that it has
@@ -405,6 +442,7 @@ impl Stream {
             streaming: owned.streaming,
             flush_interval: interval,
             lock: Arc::clone(&owned.lock),
+            gate: Arc::clone(&owned.gate),
         });
         Ok(())
     }
@@ -456,6 +494,22 @@ impl Stream {
     {
         let owned = self.owned(oid)?;
         let result = committer::exclusive(&self.core, &owned, change).await;
+        self.prune();
+        result
+    }
+
+    /// Changes a table's columns: `change` gets its newest state, alone with it, and makes the commit,
+    /// or none. With `still` every row of before is stored by then, and appends wait until it is done:
+    /// for changes that rows of before do not fit.
+    ///
+    /// Dropping the future leaves open whether the change was made. Do not drop it.
+    pub async fn alter<F, Fut>(&self, oid: Oid, still: bool, change: F) -> Result<()>
+    where
+        F: FnOnce(LakeSnapshot) -> Fut,
+        Fut: Future<Output = Result<Option<LakeSnapshot>>>,
+    {
+        let owned = self.owned(oid)?;
+        let result = committer::alter(&self.core, &owned, still, change).await;
         self.prune();
         result
     }
@@ -526,6 +580,7 @@ impl Stream {
             streaming: false,
             flush_interval: self.options.flush_interval,
             lock: Arc::default(),
+            gate: Arc::default(),
         });
         self.publish_view(spec.oid, view);
         Ok(())

@@ -19,6 +19,7 @@ mod copy;
 mod data_directory;
 mod dedup;
 mod demo_figures;
+mod evolution;
 mod flight;
 mod garbage;
 mod kafka;

@@ -17,6 +17,7 @@ use arrow::datatypes::{
     DataType, Date32Type, Field, FieldRef, IntervalUnit, Schema, SchemaRef, Time64MicrosecondType,
     TimeUnit,
 };
+use catalog::SqlType;
 use chrono::Utc;
 use uuid::Uuid;
 
@@ -24,7 +25,8 @@ use super::datetime;
 use super::decimal::{self, DecimalError};
 use super::table::{BadCell, Sizes, at, shortened};
 use crate::error::{Result, SqlState};
-use crate::types::{TYPE_KEY, is_canonical_uuid, sql_type};
+use crate::exec::evolve::is_exact_double;
+use crate::types::{self, Evolution, RESCUED, TYPE_KEY, is_canonical_uuid, sql_type};
 
 /// A value as it came.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +58,9 @@ impl Cell<'_> {
     }
 }
 
+/// A key that is no column, or a column whose value is not of its type, with the JSON value.
+pub(super) type Stray<'a> = (Cow<'a, str>, &'a str);
+
 /// One builder per column.
 pub(super) struct Builders {
     /// What the batch looks like: the columns that are built. All may be null here: constraints
@@ -63,12 +68,16 @@ pub(super) struct Builders {
     schema: SchemaRef,
     columns: Vec<(usize, FieldRef, Builder)>,
     rows: usize,
+    /// What becomes of JSON values that are not of their column's type, if they are no error.
+    keeps: Option<Evolution>,
+    /// JSON objects of what has no place in the columns; made when the first row needs it.
+    strays: Option<StringBuilder>,
 }
 
 impl Builders {
     /// For all columns but `without`.
-    pub(super) fn new(schema: &SchemaRef, without: &[usize], sizes: &Sizes) -> Self {
-        let columns: Vec<_> = schema
+    pub(super) fn new(table: &SchemaRef, without: &[usize], sizes: &Sizes) -> Self {
+        let columns: Vec<_> = table
             .fields()
             .iter()
             .enumerate()
@@ -86,6 +95,8 @@ impl Builders {
             schema: Arc::new(Schema::new(fields)),
             columns,
             rows: 0,
+            keeps: Evolution::of(table),
+            strays: None,
         }
     }
 
@@ -94,10 +105,20 @@ impl Builders {
         self.rows
     }
 
-    /// Adds a row; on an error (with its column) the builders are of no more use.
-    pub(super) fn push(&mut self, line: usize, cells: &[Cell<'_>]) -> Result<(), (usize, BadCell)> {
+    /// Adds a row with what it has beside the columns; on an error (with its column) the builders are
+    /// of no more use.
+    pub(super) fn push<'a>(
+        &mut self,
+        line: usize,
+        cells: &[Cell<'a>],
+        strays: &mut Vec<Stray<'a>>,
+    ) -> Result<(), (usize, BadCell)> {
+        let keeps = self.keeps;
         for (i, field, builder) in &mut self.columns {
             let done = match cells[*i] {
+                Cell::Json(json) if keeps.is_some() && builder.rounds(json) => {
+                    Err(Misfit::OutOfRange.named(field, json))
+                }
                 Cell::Absent | Cell::Null if field.is_nullable() => {
                     builder.append_null(line);
                     Ok(())
@@ -122,22 +143,75 @@ impl Builders {
                     .append_int(value)
                     .map_err(|p| p.named(field, &value.to_string())),
             };
-            done.map_err(|bad| (*i, bad))?;
+            if let Err(bad) = done {
+                // in a column of 'add' its place is kept for it, whatever the column takes
+                let kept = match (keeps, cells[*i]) {
+                    (Some(Evolution::Add), Cell::Json(json) | Cell::Plain(json)) => Some(json),
+                    (Some(Evolution::Rescue), Cell::Json(json) | Cell::Plain(json)) => {
+                        field.is_nullable().then_some(json)
+                    }
+                    _ => None,
+                };
+                // no text, and so no JSON of ours, holds the character NUL
+                let kept = kept.filter(|json| without_nul_escape(json).is_ok());
+                let Some(json) = kept else {
+                    return Err((*i, bad));
+                };
+                builder.append_null(line);
+                strays.push((Cow::Owned(field.name().clone()), json));
+            }
         }
         self.rows += 1;
+        if !strays.is_empty() || self.strays.is_some() {
+            self.push_strays(strays);
+        }
         Ok(())
+    }
+
+    fn push_strays(&mut self, strays: &[Stray<'_>]) {
+        let before = self.rows - 1;
+        let objects = self.strays.get_or_insert_with(|| {
+            let mut objects = StringBuilder::new();
+            (0..before).for_each(|_| objects.append_null());
+            objects
+        });
+        match strays.is_empty() {
+            true => objects.append_null(),
+            false => objects.append_value(object(strays)),
+        }
     }
 
     /// The batch of the rows since the last one.
     pub(super) fn finish(&mut self) -> Result<RecordBatch> {
-        let arrays = self
+        let mut arrays = self
             .columns
             .iter_mut()
             .map(|(_, field, builder)| builder.finish(field))
             .collect::<Result<Vec<_>>>()?;
         self.rows = 0;
-        Ok(RecordBatch::try_new(Arc::clone(&self.schema), arrays)?)
+        let Some(mut strays) = self.strays.take() else {
+            return Ok(RecordBatch::try_new(Arc::clone(&self.schema), arrays)?);
+        };
+        arrays.push(Arc::new(strays.finish()));
+        let mut fields: Vec<FieldRef> = self.schema.fields().to_vec();
+        fields.push(Arc::new(types::field(RESCUED, &SqlType::Jsonb, true)));
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
     }
+}
+
+/// The keys and values as one JSON object.
+fn object(strays: &[Stray<'_>]) -> String {
+    let mut text = String::from("{");
+    for (key, json) in strays {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        text.push_str(&serde_json::Value::from(key.as_ref()).to_string());
+        text.push(':');
+        text.push_str(json);
+    }
+    text.push('}');
+    text
 }
 
 /// Why a value does not fit.
@@ -174,6 +248,9 @@ impl Misfit {
         BadCell { state, message }
     }
 }
+
+/// Numbers of so many characters are given back by a double.
+const SHORT: usize = 15;
 
 /// A column under construction.
 enum Builder {
@@ -230,6 +307,11 @@ impl Builder {
             }
             _ => Self::Nested(Vec::new()),
         }
+    }
+
+    /// True for a number that the column would not give back.
+    fn rounds(&self, json: &str) -> bool {
+        matches!(self, Self::Float8(_)) && json.len() > SHORT && !is_exact_double(json)
     }
 
     fn append_null(&mut self, line: usize) {

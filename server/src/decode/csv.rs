@@ -34,7 +34,7 @@ pub(crate) fn rows(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
                 text => Cell::Text(text),
             };
         }
-        table.push(usize::try_from(line).unwrap_or(0), &cells)?;
+        table.push(usize::try_from(line).unwrap_or(0), &cells, &mut Vec::new())?;
     }
     table.finish()
 }

@@ -1,5 +1,6 @@
 //! NDJSON and JSON arrays: objects whose keys are column names.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use arrow::array::RecordBatch;
@@ -7,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::columns::Cell;
+use super::columns::{Cell, Stray};
 use super::scan::plain;
 use super::table::{Table, at, shortened};
 use crate::error::{Error, Result, SqlState};
@@ -19,8 +20,9 @@ const SAMPLE_LINES: usize = 16;
 pub(crate) fn lines(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let mut table = Table::new(schema);
     let mut cells = vec![Cell::Absent; table.width()];
+    let mut strays = Vec::new();
     for line in text.split('\n').take(SAMPLE_LINES) {
-        if plain(line, &table, &mut cells).is_some() {
+        if plain(line, &table, &mut cells, &mut strays).is_some() {
             table.sample(line.len() + 1, &cells);
         }
     }
@@ -31,13 +33,14 @@ pub(crate) fn lines(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> 
             continue;
         }
         let number = i + 1;
-        object(number, line, &table, &mut cells)?;
-        table.push(number, &cells)?;
+        object(number, line, &table, &mut cells, &mut strays)?;
+        table.push(number, &cells, &mut strays)?;
     }
     table.finish()
 }
 
-/// Reads one object into cells, one per column of the table.
+/// Reads one object into cells, one per column of the table, and what it has beside them into strays,
+/// which [`Table::push`] wants.
 ///
 /// # Errors
 /// 22P02 for what is no object, 42703 for a key that is no column, 42701 for a key twice.
@@ -46,13 +49,15 @@ pub(crate) fn object<'de>(
     text: &'de str,
     table: &Table,
     cells: &mut [Cell<'de>],
+    strays: &mut Vec<Stray<'de>>,
 ) -> Result<()> {
-    if plain(text, table, cells).is_some() {
+    if plain(text, table, cells, strays).is_some() {
         return Ok(());
     }
     let mut row = Row {
         table,
         cells,
+        strays,
         wrong: None,
         line: number,
     };
@@ -65,6 +70,7 @@ pub(crate) fn object<'de>(
 pub(crate) fn array(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let mut rows = Rows {
         cells: vec![Cell::Absent; schema.fields().len()],
+        strays: Vec::new(),
         table: Table::new(schema),
         text,
         line: 1,
@@ -83,6 +89,7 @@ pub(crate) fn array(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> 
 struct Row<'t, 'de> {
     table: &'t Table,
     cells: &'t mut [Cell<'de>],
+    strays: &'t mut Vec<Stray<'de>>,
     /// Where the object stands.
     line: usize,
     /// What is wrong with it, when that is more than its syntax.
@@ -106,15 +113,24 @@ impl<'de> Visitor<'de> for &mut Row<'_, 'de> {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
         self.cells.fill(Cell::Absent);
+        self.strays.clear();
         let mut expected = 0;
         while let Some(found) = map.next_key_seed(Key {
             table: self.table,
             expected,
         })? {
-            let column = found.map_err(|name| {
-                self.wrong = Some(self.table.unknown(self.line, &name));
-                M::Error::custom("unknown column")
-            })?;
+            let column = match found {
+                Ok(column) => column,
+                Err(name) if self.table.keeps() => {
+                    let value: &'de RawValue = map.next_value()?;
+                    self.strays.push((Cow::Owned(name), value.get()));
+                    continue;
+                }
+                Err(name) => {
+                    self.wrong = Some(self.table.unknown(self.line, &name));
+                    return Err(M::Error::custom("unknown column"));
+                }
+            };
             if !matches!(self.cells[column], Cell::Absent) {
                 let state = SqlState::DUPLICATE_COLUMN;
                 self.wrong = Some(at(self.line, None, state, "a key appears twice"));
@@ -162,6 +178,7 @@ impl Visitor<'_> for Key<'_> {
 struct Rows<'de> {
     table: Table,
     cells: Vec<Cell<'de>>,
+    strays: Vec<Stray<'de>>,
     text: &'de str,
     /// The line that `seen` bytes of the text lie before.
     line: usize,
@@ -183,6 +200,7 @@ impl<'de> Visitor<'de> for &mut Rows<'de> {
             let mut row = Row {
                 table: &self.table,
                 cells: &mut self.cells,
+                strays: &mut self.strays,
                 line,
                 wrong: None,
             };
@@ -192,7 +210,7 @@ impl<'de> Visitor<'de> for &mut Rows<'de> {
                 self.wrong = Some(wrong.unwrap_or_else(|| malformed(line, &e)));
                 return Err(S::Error::custom("bad row"));
             }
-            if let Err(e) = self.table.push(line, &self.cells) {
+            if let Err(e) = self.table.push(line, &self.cells, &mut self.strays) {
                 self.wrong = Some(e);
                 return Err(S::Error::custom("bad row"));
             }

@@ -86,6 +86,7 @@ impl Engine {
             queries,
             _lock: lock,
         });
+        super::adopt::all(&engine).await?;
         engine.start_background();
         Ok(engine)
     }

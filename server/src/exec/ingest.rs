@@ -8,11 +8,14 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use catalog::{Oid, Privilege, Relation, RelationKind};
 
+use super::evolve;
 use super::write::Intake;
 use crate::engine::Engine;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
+use crate::metrics;
+use crate::stream::Appended;
 use crate::stream::head::Lsn;
 use crate::stream::line::Turn;
 use crate::types;
@@ -62,12 +65,15 @@ pub fn check_insert(scope: &Scope, relation: &Relation) -> Result<()> {
     )
 }
 
-/// The columns rows may bring: all but the generated ones; those with a default say so.
+/// The columns rows may bring: all but the generated ones; those with a default say so, and the schema
+/// says what becomes of others.
 pub fn accepted_schema(relation: &Relation) -> SchemaRef {
+    let evolution = evolve::option(relation);
     let fields: Vec<_> = relation
         .columns
         .iter()
         .filter(|c| c.generated.is_none())
+        .filter(|c| evolution.is_none() || c.name != types::RESCUED)
         .map(|c| {
             let field = types::field(&c.name, &c.sql_type, c.nullable || c.default.is_some());
             match &c.default {
@@ -80,7 +86,11 @@ pub fn accepted_schema(relation: &Relation) -> SchemaRef {
             }
         })
         .collect();
-    Arc::new(Schema::new(fields))
+    let schema = Schema::new(fields);
+    Arc::new(match evolution {
+        None => schema,
+        Some(evolution) => evolution.marking(schema),
+    })
 }
 
 /// What became of rows that were to be stored.
@@ -92,6 +102,18 @@ pub struct Stored {
     pub duplicate: u64,
     /// The position that a later read must contain to see the rows.
     pub lsn: Lsn,
+}
+
+impl Stored {
+    /// Of that many rows, some of which the table may have had.
+    fn of(rows: u64, appended: Appended) -> Self {
+        metrics::duplicates(appended.duplicates);
+        Self {
+            accepted: rows.saturating_sub(appended.duplicates),
+            duplicate: appended.duplicates,
+            lsn: appended.lsn,
+        }
+    }
 }
 
 /// Stores rows, all or none, but those that the table has already; durable and visible on return.
@@ -109,6 +131,9 @@ pub async fn store(
     let relation = target(scope, schema, table)?;
     check_insert(scope, relation)?;
     scope.touch(relation.oid);
+    let (scope, batches) = evolve::prepare(scope, relation, batches).await?;
+    let scope = &scope;
+    let relation = target(scope, schema, table)?;
     let intake = Intake::new(scope, relation)?;
     let rows = batches
         .iter()
@@ -117,16 +142,26 @@ pub async fn store(
     append_in_turn(scope, relation, rows, turn).await
 }
 
-/// Rows of a source as its table stores them, by the rights of the table's owner.
+/// Rows of a source as its table stores them, by the rights of the table's owner. Waits when the table
+/// gets columns for them: to be called where a thread may wait.
 ///
 /// # Errors
-/// What `Intake::apply` reports.
+/// What `Intake::apply` and the change of columns report.
 pub fn accept(
     scope: &Arc<Scope>,
     relation: &Relation,
-    batches: &[RecordBatch],
+    batches: Vec<RecordBatch>,
 ) -> Result<Vec<RecordBatch>> {
-    let intake = Intake::new(scope, relation)?;
+    let (scope, batches) = match evolve::option(relation) {
+        None => (Arc::clone(scope), batches),
+        Some(_) => {
+            tokio::runtime::Handle::current().block_on(evolve::prepare(scope, relation, batches))?
+        }
+    };
+    let Some(relation) = scope.catalog.relation_by_oid(relation.oid) else {
+        return Err(Error::undefined_table(&relation.name));
+    };
+    let intake = Intake::new(&scope, relation)?;
     batches.iter().map(|b| intake.apply(b)).collect()
 }
 
@@ -140,14 +175,13 @@ pub async fn append_from(
     rows: Vec<RecordBatch>,
     source: &[u8],
     wait: Duration,
-) -> Result<Lsn> {
+) -> Result<Stored> {
+    let count = rows.iter().map(|b| b.num_rows() as u64).sum();
     let parts = vec![(table, rows)];
     let appended = engine
         .stream
-        .append_from(parts, source, wait, Turn::default())
-        .await?;
-    crate::metrics::duplicates(appended.duplicates);
-    Ok(appended.lsn)
+        .append_from(parts, source, wait, Turn::default());
+    Ok(Stored::of(count, appended.await?))
 }
 
 /// Stores rows that passed the table's `Intake`.
@@ -164,15 +198,8 @@ async fn append_in_turn(
     let count: u64 = rows.iter().map(|b| b.num_rows() as u64).sum();
     let stream = &scope.engine.stream;
     if relation.kind == RelationKind::StreamingTable {
-        let appended = stream
-            .append_in_turn(vec![(relation.oid, rows)], turn)
-            .await?;
-        crate::metrics::duplicates(appended.duplicates);
-        return Ok(Stored {
-            accepted: count.saturating_sub(appended.duplicates),
-            duplicate: appended.duplicates,
-            lsn: appended.lsn,
-        });
+        let appended = stream.append_in_turn(vec![(relation.oid, rows)], turn);
+        return Ok(Stored::of(count, appended.await?));
     }
     turn.come().await?;
     if count > 0 {

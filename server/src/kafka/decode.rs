@@ -117,7 +117,7 @@ impl<'o> Columns<'o> {
         let mut cells = vec![Cell::Absent; table.width()];
         for (number, message) in chosen.enumerate() {
             own.fill(&mut cells, messages, message);
-            table.push(number + 1, &cells)?;
+            table.push(number + 1, &cells, &mut Vec::new())?;
         }
         Ok(table.finish()?.pop())
     }
@@ -168,9 +168,10 @@ fn json_rows(
     };
     let mut table = Table::new(schema);
     let mut cells = vec![Cell::Absent; table.width()];
+    let mut strays = Vec::new();
     for message in chosen.iter().take(SAMPLE) {
         if let Some(text) = text_of(message)
-            && json::object(1, text, &table, &mut cells).is_ok()
+            && json::object(1, text, &table, &mut cells, &mut strays).is_ok()
         {
             table.sample(text.len(), &cells);
         }
@@ -182,9 +183,9 @@ fn json_rows(
     table.expect(bytes);
     for (at, message) in chosen.iter().enumerate() {
         let text = text_of(message).ok_or_else(not_utf8)?;
-        json::object(at + 1, text, &table, &mut cells)?;
+        json::object(at + 1, text, &table, &mut cells, &mut strays)?;
         beside.fill(&mut cells, messages, message);
-        table.push(at + 1, &cells)?;
+        table.push(at + 1, &cells, &mut strays)?;
     }
     table.finish()
 }
@@ -203,7 +204,7 @@ fn raw_rows(
         if let Some(cell) = cells.get_mut(column) {
             *cell = messages.value(message).map_or(Cell::Null, Cell::Bytes);
         }
-        table.push(at + 1, &cells)?;
+        table.push(at + 1, &cells, &mut Vec::new())?;
     }
     table.finish()
 }

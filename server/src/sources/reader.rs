@@ -285,11 +285,15 @@ impl Reader {
         let started = Instant::now();
         let nothing = batch.positions.next.is_empty();
         let mut full = false;
+        let mut accepted = 0;
         while !nothing {
             let rows = batch.rows.clone();
             let stored = ingest::append_from(&self.engine, self.table, rows, &source, ROOM).await;
             match stored {
-                Ok(_) => break,
+                Ok(stored) => {
+                    accepted = stored.accepted;
+                    break;
+                }
                 Err(e) if is_tail_full(&e) => {
                     full = true;
                     self.note_state(SourceState::Throttled);
@@ -303,11 +307,10 @@ impl Reader {
         if full {
             self.note_state(SourceState::Running);
         }
-        let rows: usize = batch.rows.iter().map(RecordBatch::num_rows).sum();
-        metrics::ingested("kafka", rows as u64, started.elapsed());
+        metrics::ingested("kafka", accepted, started.elapsed());
         self.notes.write(|a| {
             a.messages += batch.messages;
-            a.rows += rows as u64;
+            a.rows += accepted;
             a.rejected += batch.rejected;
             a.bytes += batch.bytes;
             a.last_message_at = Some(now_micros());

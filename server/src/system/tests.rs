@@ -254,6 +254,7 @@ fn column(name: &str, sql_type: SqlType, nullable: bool) -> Column {
         default: None,
         generated: None,
         comment: None,
+        since: None,
     }
 }
 

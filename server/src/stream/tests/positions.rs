@@ -14,7 +14,7 @@ fn positions(table: u32, next: &[(i32, i64)]) -> Vec<u8> {
 async fn append(stream: &Stream, rows: Vec<(Oid, Vec<RecordBatch>)>, source: &[u8]) -> Lsn {
     let wait = Duration::from_secs(20);
     let appended = stream.append_from(rows, source, wait, Turn::default());
-    appended.await.unwrap()
+    appended.await.unwrap().lsn
 }
 
 async fn known(stream: &Stream, table: u32) -> Vec<(i32, i64)> {
