@@ -51,10 +51,10 @@ impl VisitorMut for SetReturning {
                 with_ordinality: false,
                 ..
             }
-            | TableFactor::Function { name, alias, .. } => {
-                if parts(name).last().is_some_and(|name| name == NAME) {
-                    name_column(alias, NAME);
-                }
+            | TableFactor::Function { name, alias, .. }
+                if parts(name).last().is_some_and(|name| name == NAME) =>
+            {
+                name_column(alias, NAME);
             }
             TableFactor::UNNEST {
                 alias,

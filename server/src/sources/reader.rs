@@ -283,10 +283,10 @@ impl Reader {
     async fn store(&self, batch: Batch) -> Result<()> {
         let source = batch.positions.to_bytes();
         let started = Instant::now();
-        let nothing = batch.positions.next.is_empty();
         let mut full = false;
         let mut accepted = 0;
-        while !nothing {
+        // without positions there is nothing to store
+        while !batch.positions.next.is_empty() {
             let rows = batch.rows.clone();
             let stored = ingest::append_from(&self.engine, self.table, rows, &source, ROOM).await;
             match stored {
