@@ -47,6 +47,8 @@ pub(super) fn plain<'de>(
                 let value = match rest.value()? {
                     Cell::Json(json) | Cell::Plain(json) | Cell::Text(json) => json,
                     Cell::Null | Cell::Absent => "null",
+                    // no JSON value is read as one of these
+                    Cell::Bytes(_) | Cell::Int(_) => return None,
                 };
                 strays.push((Cow::Borrowed(name), value));
             }
