@@ -107,7 +107,7 @@ pub(crate) fn is_exact_double(json: &str) -> bool {
         return false;
     }
     // shortest digits that give this double: the number itself, unless it said more than that
-    digits.len() <= SURE || significant(&format!("{value:e}").replace(|c| c == 'e', "e")) == digits
+    digits.len() <= SURE || significant(&format!("{value:e}")) == digits
 }
 
 /// The digits that count: without sign, point, and zeros at either end.
