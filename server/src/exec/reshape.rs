@@ -118,7 +118,7 @@ async fn store(
     let state = scope.state()?;
     let change = Reshaping::new(scope, &state, before, after)?;
     let change = &change;
-    scope
+    let altered = scope
         .engine
         .stream
         .alter(before.oid, change.still, async move |lake| {
@@ -140,8 +140,8 @@ async fn store(
             commit.txn = Some((app, done + 1));
             commit.schema = Some(schema);
             lake::commit(&lake, commit).await.map(Some)
-        })
-        .await
+        });
+    Box::pin(altered).await
 }
 
 /// Refuses to write a table anew that is larger than the caller wants to wait for.

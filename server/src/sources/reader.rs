@@ -285,8 +285,11 @@ impl Reader {
         let started = Instant::now();
         let mut full = false;
         let mut accepted = 0;
-        // without positions there is nothing to store
-        while !batch.positions.next.is_empty() {
+        loop {
+            // without positions there is nothing to store
+            if batch.positions.next.is_empty() {
+                break;
+            }
             let rows = batch.rows.clone();
             let stored = ingest::append_from(&self.engine, self.table, rows, &source, ROOM).await;
             match stored {

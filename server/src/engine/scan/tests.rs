@@ -348,7 +348,10 @@ async fn planning_a_point_query_over_many_files_is_quick() {
         plan(&ctx, sql).await;
     }
     let took = began.elapsed() / rounds;
-    #[expect(clippy::print_stdout, reason = "a figure for who asks for it with --no-capture")]
+    #[expect(
+        clippy::print_stdout,
+        reason = "a figure for who asks for it with --no-capture"
+    )]
     {
         println!("planned over {FILES} files in {took:?}");
     }
