@@ -20,6 +20,7 @@ mod numbers;
 mod postgres;
 mod refresh_materialized_view;
 pub mod refuse;
+mod replay_dead_letters;
 mod retrain_model;
 mod set_returning;
 mod show_lineage;
@@ -44,6 +45,7 @@ pub use explain_materialized_view::ExplainMaterializedView;
 pub use flush_table::FlushTable;
 pub use grant::{Grant, GrantTarget};
 pub use refresh_materialized_view::RefreshMaterializedView;
+pub use replay_dead_letters::ReplayDeadLetters;
 pub use retrain_model::RetrainModel;
 pub use show_lineage::{LineageDirection, ShowLineage};
 pub use verify_audit::VerifyAudit;
@@ -89,6 +91,8 @@ pub enum Kind {
     Grant(Grant),
     /// `FLUSH TABLE`
     FlushTable(FlushTable),
+    /// `REPLAY DEAD LETTERS FOR`
+    ReplayDeadLetters(Box<ReplayDeadLetters>),
     /// `DESCRIBE HISTORY`
     DescribeHistory(DescribeHistory),
     /// `SHOW LINEAGE FOR`
@@ -196,6 +200,8 @@ fn parse_kind(
         Kind::Grant(Grant::parse(p)?)
     } else if FlushTable::starts(p) {
         Kind::FlushTable(FlushTable::parse(p)?)
+    } else if ReplayDeadLetters::starts(p) {
+        Kind::ReplayDeadLetters(Box::new(ReplayDeadLetters::parse(p)?))
     } else if DescribeHistory::starts(p) {
         Kind::DescribeHistory(DescribeHistory::parse(p)?)
     } else if ShowLineage::starts(p) {
@@ -223,6 +229,7 @@ impl Statement {
             | Kind::DropObject(_)
             | Kind::Grant(_)
             | Kind::FlushTable(_)
+            | Kind::ReplayDeadLetters(_)
             | Kind::DescribeHistory(_)
             | Kind::ShowLineage(_)
             | Kind::VerifyAudit(_)

@@ -31,6 +31,7 @@ mod prepare;
 mod query;
 mod refresh_materialized_view;
 mod relations;
+mod replay_dead_letters;
 mod retrain_model;
 mod rewrite;
 pub mod rows;
@@ -172,6 +173,7 @@ pub async fn execute(run: &Run) -> Result<Outcome> {
         Kind::DropObject(s) => drop_object::execute(run, s).await,
         Kind::Grant(s) => grant::execute(run, s).await,
         Kind::FlushTable(s) => flush_table::execute(run, s).await,
+        Kind::ReplayDeadLetters(s) => Box::pin(replay_dead_letters::execute(run, s)).await,
         Kind::DescribeHistory(s) => describe_history::execute(run, s).await,
         Kind::ShowLineage(s) => show_lineage::execute(run, s).await,
         Kind::VerifyAudit(_) => verify_audit::execute(run).await,
@@ -289,6 +291,7 @@ pub async fn describe(run: &Run, hints: &[Option<DataType>]) -> Result<Descripti
             Ast::ShowVariable { variable } => none(Some(show::schema(variable))),
             _ => none(None),
         },
+        Kind::ReplayDeadLetters(_) => none(Some(replay_dead_letters::schema())),
         Kind::DescribeHistory(_) => none(Some(describe_history::schema())),
         Kind::ShowLineage(_) => none(Some(show_lineage::schema())),
         Kind::ExplainMaterializedView(_) => none(Some(crate::views::explain::schema())),
@@ -333,6 +336,7 @@ pub fn command(statement: &Statement) -> &'static str {
         Kind::Grant(s) if s.revoke => "REVOKE",
         Kind::Grant(_) => "GRANT",
         Kind::FlushTable(_) => "FLUSH TABLE",
+        Kind::ReplayDeadLetters(_) => "REPLAY DEAD LETTERS",
         Kind::DescribeHistory(_) => "DESCRIBE HISTORY",
         Kind::ShowLineage(_) => "SHOW LINEAGE",
         Kind::VerifyAudit(_) => "VERIFY AUDIT",
@@ -400,6 +404,7 @@ pub fn writes(statement: &Statement) -> bool {
                     | "DEALLOCATE"
             ),
         },
+        Kind::ReplayDeadLetters(s) => !s.dry_run,
         Kind::CreateTable(_)
         | Kind::CreateMaterializedView(_)
         | Kind::RefreshMaterializedView(_)

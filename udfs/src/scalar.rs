@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use datafusion::logical_expr::ScalarUDF;
 
+pub mod convert_from;
 pub mod hash_token;
 pub mod mask_email;
 
@@ -15,6 +16,7 @@ pub fn functions(keys: &Arc<dyn hash_token::SecretKeys>) -> Vec<Arc<ScalarUDF>> 
         Arc::new(ScalarUDF::from(hash_token::HashToken::new(Arc::clone(
             keys,
         )))),
+        Arc::new(ScalarUDF::from(convert_from::ConvertFrom::default())),
         Arc::new(ScalarUDF::from(mask_email::MaskEmail::default())),
         Arc::new(ScalarUDF::from(hop_window::HopWindow::default())),
         Arc::new(ScalarUDF::from(session_window::SessionWindow::default())),

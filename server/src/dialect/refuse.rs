@@ -13,7 +13,7 @@ use super::words::next_words_are;
 use crate::error::{Error, Result};
 
 /// Statements of the language that are not there yet, by their first words, with what to use instead.
-const LATER: [(&[&str], &str); 14] = [
+const LATER: [(&[&str], &str); 13] = [
     (
         &["OPTIMIZE"],
         "files are written large enough for now; nothing has to be done",
@@ -22,10 +22,6 @@ const LATER: [(&[&str], &str); 14] = [
     (
         &["RESTORE"],
         "use CREATE TABLE … AS SELECT … VERSION AS OF n",
-    ),
-    (
-        &["REPLAY"],
-        "rows that break a rule are refused with their line, not kept aside",
     ),
     (&["ERASE"], "use DELETE"),
     (&["DECLASSIFY"], "grant SELECT on a view"),

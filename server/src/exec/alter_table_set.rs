@@ -1,13 +1,13 @@
 //! `ALTER TABLE t SET (flush_interval = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
 //!
-//! `event_time` and the other options decide what is stored, so they are set when a table is made;
-//! `flush_interval` only decides when.
+//! `event_time` and `schema_evolution` decide what is stored, so they are set when a table is made;
+//! `flush_interval` and `on_violation` hold for what comes.
 
 mod materialized_view;
 
 use catalog::{Change, RelationKind};
 
-use super::{Outcome, Run, relations};
+use super::{Outcome, Run, create_table, relations};
 use crate::dialect::AlterTableSet;
 use crate::engine::open::parse_duration;
 use crate::error::{Error, Result, SqlState};
@@ -44,10 +44,11 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
     for (key, value) in &s.options {
         match key.as_str() {
             "flush_interval" => interval = Some(parse_duration(value)?),
-            "event_time" | "on_violation" | "schema_evolution" => {
+            "on_violation" => create_table::on_violation(value)?,
+            "event_time" | "schema_evolution" => {
                 return Err(Error::unsupported(
                     format!("option \"{key}\" cannot be changed"),
-                    "only flush_interval can: create a table with the options and copy the rows",
+                    "only flush_interval and on_violation can: create a table with the options and copy the rows",
                 ));
             }
             _ => {
@@ -55,7 +56,7 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
                     SqlState::INVALID_PARAMETER_VALUE,
                     format!("unrecognized option \"{key}\""),
                 )
-                .with_hint("flush_interval can be set"));
+                .with_hint("flush_interval and on_violation can be set"));
             }
         }
         relation.options.insert(key.clone(), value.clone());

@@ -2,6 +2,7 @@
 
 mod audit_log;
 mod columns;
+mod dead_letters;
 mod grants;
 mod jobs;
 mod lineage_edges;
@@ -31,6 +32,7 @@ pub(super) async fn fill(
 ) -> Result<Option<Arc<dyn TableProvider>>> {
     match name {
         "audit_log" => return audit_log::table(frame, cx).map(Some),
+        "dead_letters" => return dead_letters::table(frame, cx),
         "columns" => columns::fill(frame, cx)?,
         "grants" => grants::fill(frame, cx)?,
         "jobs" => jobs::fill(frame, cx)?,
