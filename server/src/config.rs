@@ -1,5 +1,5 @@
 //! Settings: built-in < file < environment `WEIR__A__B` < flag; an unknown key is an error. The only
-//! place that reads the environment.
+//! place that reads the environment (clients of object stores read their providers' variables).
 //!
 //! [`Config`] is the typed result and travels by value; `keys` lists every setting once (name,
 //! meaning, how its text is read and shown); `layers` applies the sources in order.
@@ -8,6 +8,7 @@ mod keys;
 mod layers;
 mod values;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,6 +32,9 @@ pub struct Config {
     pub data: PathBuf,
     /// Root URL of Delta tables; default `DIR/warehouse`.
     pub warehouse: Option<String>,
+    /// Options of the object stores by name, credentials among them; they win over the
+    /// environment's (`AWS_…`, `GOOGLE_…`, `AZURE_…`), which the stores' clients read themselves.
+    pub storage: BTreeMap<String, Secret>,
     /// Catalog URL (`postgres://…`); default SQLite in `data`. It may hold a password.
     pub catalog: Option<Secret>,
     /// PostgreSQL address.
@@ -108,6 +112,7 @@ impl Default for Config {
         Self {
             data: PathBuf::from("./weir-data"),
             warehouse: None,
+            storage: BTreeMap::new(),
             catalog: None,
             pg_addr: loopback(5433),
             flight_addr: loopback(50051),

@@ -7,10 +7,13 @@ mod compute;
 pub mod crash;
 mod create;
 mod encoding;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod files;
 mod history;
 mod open;
 mod store;
+pub mod stores;
 mod write;
 
 #[cfg(test)]

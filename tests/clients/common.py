@@ -9,37 +9,12 @@ import time
 import traceback
 
 
-class Checks:
+class Count:
     """Runs checks one by one and keeps count. A failed check does not stop the next."""
 
-    def __init__(self, title):
-        parser = argparse.ArgumentParser(
-            description=title, epilog="The password of the user weir is read from WEIR_PASSWORD."
-        )
-        parser.add_argument("addresses", type=pathlib.Path, help="the server's addresses.json")
-        parser.add_argument("warehouse", type=pathlib.Path, help="directory of its Delta tables")
-        arguments = parser.parse_args()
-        doors = json.loads(arguments.addresses.read_text())
-        self.pg_host, self.pg_port = doors["pg"].rsplit(":", 1)
-        self.flight = "grpc://" + doors["flight"]
-        self.http = "http://" + doors["http"]
-        self.warehouse = arguments.warehouse
-        self.user = "weir"
-        self.password = os.environ["WEIR_PASSWORD"]
+    def __init__(self):
         self.passed = 0
         self.failed = 0
-
-    @property
-    def pg(self):
-        """Connection arguments for psycopg."""
-        return {
-            "host": self.pg_host,
-            "port": int(self.pg_port),
-            "user": self.user,
-            "password": self.password,
-            "dbname": "weir",
-            "connect_timeout": 10,
-        }
 
     def check(self, name, function):
         """Runs one check; what it returns is printed behind its name."""
@@ -60,6 +35,38 @@ class Checks:
         """Prints the count and leaves with 1 when a check failed."""
         print(f"{self.passed} passed, {self.failed} failed")
         sys.exit(1 if self.failed else 0)
+
+
+class Checks(Count):
+    """Checks of a running server, given by the arguments."""
+
+    def __init__(self, title):
+        parser = argparse.ArgumentParser(
+            description=title, epilog="The password of the user weir is read from WEIR_PASSWORD."
+        )
+        parser.add_argument("addresses", type=pathlib.Path, help="the server's addresses.json")
+        parser.add_argument("warehouse", type=pathlib.Path, help="directory of its Delta tables")
+        arguments = parser.parse_args()
+        doors = json.loads(arguments.addresses.read_text())
+        self.pg_host, self.pg_port = doors["pg"].rsplit(":", 1)
+        self.flight = "grpc://" + doors["flight"]
+        self.http = "http://" + doors["http"]
+        self.warehouse = arguments.warehouse
+        self.user = "weir"
+        self.password = os.environ["WEIR_PASSWORD"]
+        super().__init__()
+
+    @property
+    def pg(self):
+        """Connection arguments for psycopg."""
+        return {
+            "host": self.pg_host,
+            "port": int(self.pg_port),
+            "user": self.user,
+            "password": self.password,
+            "dbname": "weir",
+            "connect_timeout": 10,
+        }
 
 
 def equal(got, expected):

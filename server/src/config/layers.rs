@@ -1,14 +1,16 @@
 //! Applies the sources of settings in their order and remembers where each value came from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::keys::{KEYS, Key};
-use super::{Config, invalid};
+use super::{Config, Secret, invalid, values};
 use crate::error::{Error, Result};
 
 /// Prefix of the environment's settings.
 const PREFIX: &str = "WEIR__";
+/// Prefix of the options that are handed to the clients of object stores.
+const STORAGE: &str = "storage.";
 
 /// The environment's settings: `WEIR__PG__ADDR` and so on, with their values.
 pub fn environment() -> Result<Vec<(String, String)>> {
@@ -30,6 +32,7 @@ pub fn environment() -> Result<Vec<(String, String)>> {
 pub struct Layers {
     config: Config,
     origins: HashMap<&'static str, String>,
+    storage_origins: BTreeMap<String, String>,
 }
 
 impl Layers {
@@ -107,10 +110,30 @@ impl Layers {
             };
             out.push_str(&format!("{line:<48} # {origin}\n"));
         }
+        if !self.storage_origins.is_empty() {
+            out.push_str("\n[storage]\n");
+        }
+        for (name, origin) in &self.storage_origins {
+            let line = format!("# {name} is set and not shown");
+            out.push_str(&format!("{line:<48} # {origin}\n"));
+        }
         out
     }
 
     fn set(&mut self, name: &str, value: &str, origin: &str) -> Result<()> {
+        if let Some(option) = name.strip_prefix(STORAGE) {
+            if !values::is_storage_option(option) {
+                return Err(unknown(name, origin).with_hint(
+                    "options of object stores are spelled as in aws_endpoint, aws_region, \
+                     google_service_account, azure_storage_account_name",
+                ));
+            }
+            let value = Secret(value.to_owned());
+            self.config.storage.insert(option.to_owned(), value);
+            self.storage_origins
+                .insert(option.to_owned(), origin.to_owned());
+            return Ok(());
+        }
         let key = KEYS
             .iter()
             .find(|k| k.name == name)

@@ -106,3 +106,27 @@ fn every_key_reads_what_it_shows() {
     }
     assert!(reference().contains("pg.addr"));
 }
+
+#[test]
+fn options_of_object_stores_go_by_their_own_names_and_are_not_shown() {
+    let mut layers = Layers::default();
+    layers
+        .flag("storage.aws_secret_access_key", "hush")
+        .unwrap();
+    layers
+        .environment(&[(
+            "WEIR__STORAGE__AWS_ENDPOINT".to_owned(),
+            "http://127.0.0.1:1".to_owned(),
+        )])
+        .unwrap();
+    assert!(layers.flag("storage.aws_endpoit", "x").is_err());
+    let printed = layers.print();
+    assert!(!printed.contains("hush"), "{printed}");
+    assert!(
+        printed.contains("aws_secret_access_key is set"),
+        "{printed}"
+    );
+    let config = layers.finish().unwrap();
+    assert!(!format!("{config:?}").contains("hush"));
+    assert_eq!(config.storage.len(), 2);
+}

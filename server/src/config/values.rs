@@ -3,6 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use object_store::aws::AmazonS3ConfigKey;
+use object_store::azure::AzureConfigKey;
+use object_store::gcp::GoogleConfigKey;
+
 /// `5 s`, `200ms`, `1 minute`, `12 h`; a unit is required.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split_unit(text)?;
@@ -100,4 +104,11 @@ fn split_unit(text: &str) -> Result<(u64, String), String> {
         .parse()
         .map_err(|_| "expected a whole number first".to_owned())?;
     Ok((number, unit.trim().to_ascii_lowercase()))
+}
+
+/// True when a client of an object store knows an option of that name.
+pub(super) fn is_storage_option(name: &str) -> bool {
+    name.parse::<AmazonS3ConfigKey>().is_ok()
+        || name.parse::<GoogleConfigKey>().is_ok()
+        || name.parse::<AzureConfigKey>().is_ok()
 }

@@ -30,6 +30,7 @@ use crate::config::{Config, Secret};
 use crate::error::{Error, Result, SqlState};
 use crate::governance::audit::Audit;
 use crate::governance::scram;
+use crate::lake;
 use crate::stream::{DirLock, Stream, StreamOptions, TableSpec, ViewSpec, internal};
 use crate::tasks::{self, AbortOnDrop};
 use crate::types;
@@ -50,9 +51,11 @@ impl Engine {
         let lock = DirLock::take(&config.data)?;
         let store = open_store(&config).await?;
         let (snapshot, generated) = ensure_admin(&store, &config).await?;
+        lake::stores::configure(&config.storage);
         let warehouse = warehouse_url(&config)?;
+        lake::stores::prove(&warehouse).await?;
         let stream = open_stream(&config, &snapshot, &warehouse).await?;
-        let base = base_state(&config)?;
+        let base = base_state(&config, &warehouse)?;
         let keys = Keys::new(config.idempotency_window, config.max_idempotency_keys);
         keys.load(&base, &stream.head()).await?;
         let queries = super::QueryThreads::start()?;
@@ -220,13 +223,9 @@ fn warehouse_url(config: &Config) -> Result<Url> {
         Some(text) if text.contains("://") => {
             let url =
                 Url::parse(&format!("{}/", text.trim_end_matches('/'))).map_err(|_| bad(text))?;
-            match url.scheme() {
-                "file" => Ok(url),
-                scheme => Err(Error::unsupported(
-                    format!("warehouse scheme \"{scheme}\" is not supported"),
-                    "use a local directory",
-                )),
-            }
+            // a scheme or settings without a store are refused here
+            lake::stores::object_store(&url)?;
+            Ok(url)
         }
         Some(path) => directory_url(Path::new(path)),
         None => directory_url(&config.data.join("warehouse")),
@@ -277,7 +276,7 @@ fn view_spec(relation: &Relation, view: &Kept) -> Result<ViewSpec> {
 }
 
 /// DataFusion as weir uses it, before a statement's names are put in.
-fn base_state(config: &Config) -> Result<SessionState> {
+fn base_state(config: &Config, warehouse: &Url) -> Result<SessionState> {
     let pool = TrackConsumersPool::new(
         FairSpillPool::new(config.query_memory),
         std::num::NonZeroUsize::MIN.saturating_add(4),
@@ -287,6 +286,10 @@ fn base_state(config: &Config) -> Result<SessionState> {
         .with_temp_file_path(config.data.join("spill"))
         .with_metadata_cache_limit(64 << 20)
         .build_arc()?;
+    if warehouse.scheme() != "file" {
+        let store = lake::stores::object_store(warehouse)?;
+        runtime.register_object_store(warehouse, store);
+    }
     let mut session = SessionConfig::new()
         .with_default_catalog_and_schema(DATABASE, super::scope::DEFAULT_SCHEMA)
         .with_create_default_catalog_and_schema(false)

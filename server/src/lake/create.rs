@@ -1,12 +1,12 @@
 //! Making and deleting Delta tables.
 
 use arrow::datatypes::{DataType, FieldRef, Schema, TimeUnit};
-use datafusion::object_store::ObjectStoreExt;
 use deltalake::DeltaTable;
 use deltalake::kernel::StructField;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::CommitProperties;
 use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
 use url::Url;
 
 use super::open::{handle, table_snapshot};
@@ -76,7 +76,7 @@ pub async fn delete(root: &Url) -> Result<()> {
     Ok(())
 }
 
-fn storage(e: datafusion::object_store::Error) -> Error {
+fn storage(e: object_store::Error) -> Error {
     Error::Delta(e.into())
 }
 

@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
-use datafusion::object_store::path::Path;
 use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
 use deltalake::logstore::extract_version_from_filename;
 use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use futures::TryStreamExt;
+use object_store::path::Path;
 use url::Url;
 
 use super::history::commit_time_ms;
-use super::store::DurableFs;
-use super::{LakeSnapshot, files};
+use super::{LakeSnapshot, files, stores};
 use crate::error::{Error, Result, SqlState};
 
 /// Which state of a table.
@@ -82,15 +81,11 @@ impl LakeSnapshot {
     }
 }
 
-/// A handle without state. Local tables get the store whose writes are durable.
+/// A handle without state, over the store its URL names.
 pub(super) fn handle(root: &Url) -> Result<DeltaTable> {
     let root = directory(root);
-    let builder = DeltaTableBuilder::from_url(root.clone())?;
-    let builder = if root.scheme() == "file" {
-        builder.with_storage_backend(Arc::new(DurableFs::new()), root)
-    } else {
-        builder
-    };
+    let store = stores::object_store(&root)?;
+    let builder = DeltaTableBuilder::from_url(root.clone())?.with_storage_backend(store, root);
     Ok(builder.build()?)
 }
 

@@ -4,6 +4,7 @@
 mod crash;
 mod model;
 mod records;
+mod stores;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,9 +17,9 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::object_store::ObjectMeta;
-use datafusion::object_store::path::Path;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+use object_store::ObjectMeta;
+use object_store::path::Path;
 use url::Position;
 
 use super::prune;
@@ -271,7 +271,7 @@ fn location(lake: &LakeSnapshot, file: &LakeFile) -> Result<Path> {
     Path::parse(full).map_err(external)
 }
 
-fn external(e: datafusion::object_store::path::Error) -> DataFusionError {
+fn external(e: object_store::path::Error) -> DataFusionError {
     DataFusionError::External(Box::new(e))
 }
 
