@@ -250,7 +250,9 @@ impl Letters {
     /// # Errors
     /// 54000 when the letters of the batch take too much memory.
     pub fn push(&mut self, letter: Letter) -> Result<()> {
-        self.bytes += letter.raw.bytes.len().min(MAX_RAW) + letter.message.len() + LETTER_BYTES;
+        let raw = &letter.raw;
+        let context = raw.context.as_ref().map_or(0, |c| c.len());
+        self.bytes += raw.bytes.len().min(MAX_RAW) + context + letter.message.len() + LETTER_BYTES;
         if self.bytes > MAX_LETTERS {
             return Err(Error::refused(
                 SqlState::PROGRAM_LIMIT_EXCEEDED,
