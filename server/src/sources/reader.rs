@@ -293,8 +293,9 @@ impl Reader {
                 Err(e) if is_tail_full(&e) => {
                     full = true;
                     self.note_state(SourceState::Throttled);
+                    // what was read behind these must not be stored without them
                     if self.stop.is_cancelled() {
-                        return Ok(());
+                        return Err(stopped());
                     }
                 }
                 Err(e) => return Err(e),
@@ -431,10 +432,7 @@ impl Reader {
     ) -> Result<T> {
         tokio::select! {
             answer = blocking(question) => answer?,
-            () = self.stop.cancelled() => Err(Error::refused(
-                SqlState::QUERY_CANCELED,
-                "the source is stopped",
-            )),
+            () = self.stop.cancelled() => Err(stopped()),
         }
     }
 
@@ -515,6 +513,10 @@ impl Session {
             stops_at,
         }
     }
+}
+
+fn stopped() -> Error {
+    Error::refused(SqlState::QUERY_CANCELED, "the source is stopped")
 }
 
 async fn poll(session: &Session) -> Result<Polled> {
