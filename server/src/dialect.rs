@@ -7,6 +7,7 @@
 mod alter_model;
 mod alter_streaming_table;
 mod alter_table_set;
+mod cancel_job;
 mod create_materialized_view;
 mod create_model;
 mod create_secret;
@@ -18,14 +19,17 @@ mod explain_materialized_view;
 mod flush_table;
 mod grant;
 mod numbers;
+mod optimize;
 mod postgres;
 mod refresh_materialized_view;
 pub mod refuse;
+mod restore_table;
 mod retrain_model;
 mod set_returning;
 mod show_lineage;
 mod split;
 pub mod time_travel;
+mod vacuum;
 mod verify_audit;
 mod view_query;
 pub mod words;
@@ -36,6 +40,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 pub use alter_model::AlterModel;
 pub use alter_streaming_table::{AlterStreamingTable, SourceAction};
 pub use alter_table_set::AlterTableSet;
+pub use cancel_job::CancelJob;
 pub use create_materialized_view::CreateMaterializedView;
 pub use create_model::CreateModel;
 pub use create_secret::CreateSecret;
@@ -45,9 +50,12 @@ pub use drop_object::{DropKind, DropObject};
 pub use explain_materialized_view::ExplainMaterializedView;
 pub use flush_table::FlushTable;
 pub use grant::{Grant, GrantTarget};
+pub use optimize::Optimize;
 pub use refresh_materialized_view::RefreshMaterializedView;
+pub use restore_table::RestoreTable;
 pub use retrain_model::RetrainModel;
 pub use show_lineage::{LineageDirection, ShowLineage};
+pub use vacuum::Vacuum;
 pub use verify_audit::VerifyAudit;
 pub use view_query::view_query_text;
 
@@ -93,6 +101,14 @@ pub enum Kind {
     Grant(Grant),
     /// `FLUSH TABLE`
     FlushTable(FlushTable),
+    /// `OPTIMIZE`
+    Optimize(Box<Optimize>),
+    /// `VACUUM`
+    Vacuum(Vacuum),
+    /// `RESTORE TABLE`
+    RestoreTable(RestoreTable),
+    /// `CANCEL JOB`
+    CancelJob(CancelJob),
     /// `DESCRIBE HISTORY`
     DescribeHistory(DescribeHistory),
     /// `SHOW LINEAGE FOR`
@@ -203,6 +219,14 @@ fn parse_kind(
         Kind::Grant(Grant::parse(p)?)
     } else if FlushTable::starts(p) {
         Kind::FlushTable(FlushTable::parse(p)?)
+    } else if Optimize::starts(p) {
+        Kind::Optimize(Box::new(Optimize::parse(p)?))
+    } else if Vacuum::starts(p) {
+        Kind::Vacuum(Vacuum::parse(p)?)
+    } else if RestoreTable::starts(p) {
+        Kind::RestoreTable(RestoreTable::parse(p)?)
+    } else if CancelJob::starts(p) {
+        Kind::CancelJob(CancelJob::parse(p)?)
     } else if DescribeHistory::starts(p) {
         Kind::DescribeHistory(DescribeHistory::parse(p)?)
     } else if ShowLineage::starts(p) {
@@ -231,6 +255,10 @@ impl Statement {
             | Kind::DropObject(_)
             | Kind::Grant(_)
             | Kind::FlushTable(_)
+            | Kind::Optimize(_)
+            | Kind::Vacuum(_)
+            | Kind::RestoreTable(_)
+            | Kind::CancelJob(_)
             | Kind::DescribeHistory(_)
             | Kind::ShowLineage(_)
             | Kind::VerifyAudit(_)

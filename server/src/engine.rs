@@ -34,6 +34,8 @@ use url::Url;
 use crate::config::{Config, Secret};
 use crate::error::{Error, Result};
 use crate::governance::audit::Audit;
+use crate::jobs::Jobs;
+use crate::jobs::clock::Clock;
 use crate::stream::{DirLock, Stream};
 use crate::tasks::{self, AbortOnDrop};
 use crate::views::Refresher;
@@ -53,6 +55,10 @@ pub struct Engine {
     pub audit: Audit,
     /// Stores materialized views.
     pub refresher: Refresher,
+    /// Upkeep of stored tables: what runs and ran.
+    pub jobs: Arc<Jobs>,
+    /// Which log position was the newest at a time.
+    pub(crate) clock: Clock,
     /// Open sessions.
     pub sessions: Sessions,
     /// What feeds streaming tables.

@@ -15,6 +15,7 @@
 //! | [`kafka`] | options of Kafka sources, the client, messages → batches |
 //! | [`governance`] | privileges, lineage, audit |
 //! | [`ml`] | training, scoring, evaluation |
+//! | [`jobs`] | upkeep of stored tables: compaction, checkpoints, vacuum, retention |
 //! | [`views`] | materialized views: analysis, state, merge at read, refresh |
 //! | [`engine`] | planning and running queries over one cut |
 //! | [`semantics`] | PostgreSQL's operators, casts and literals over the planner's |
@@ -33,6 +34,7 @@ pub mod engine;
 pub mod error;
 pub mod exec;
 pub mod governance;
+pub mod jobs;
 pub mod kafka;
 pub mod lake;
 pub mod logging;

@@ -11,6 +11,8 @@
 //! | [`position`] | where sources stand, in records and in Delta |
 //! | `tail` | batches in memory |
 //! | `committer` | flushes, appends to ordinary tables, DML, view state: one at a time per table |
+//! | `exchange` | stored files exchanged for others: compaction, retention |
+//! | `in_use` | files that are no part of a newest state and must stay |
 //! | `flusher` | flushes in the background |
 //! | `recovery` | from what is on disk to the first head |
 //! | [`mod@line`] | order of one producer's appends |
@@ -18,8 +20,10 @@
 
 mod committer;
 mod core;
+mod exchange;
 mod flusher;
 pub mod head;
+mod in_use;
 pub mod line;
 pub mod lock;
 pub mod position;
@@ -48,11 +52,12 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::error::{Error, Result, SqlState};
-use crate::lake;
 pub use crate::lake::crash::CRASH_POINTS;
+use crate::lake::{self, Compute, Garbage, LakeSnapshot};
 use committer::{Owned, StateApps};
 pub use committer::{Replaces, StateChange};
 use core::Core;
+pub use exchange::{Exchange, Guard, Reason, Staged};
 use head::{DbHead, Lsn, TableHead, ViewHead};
 use line::Turn;
 pub use lock::DirLock;
@@ -397,6 +402,42 @@ impl Stream {
         result
     }
 
+    /// Writes rows, in any order and with at least the stored columns, as files of a table that are not
+    /// part of it yet: for [`Self::exchange`].
+    pub async fn stage<S>(&self, base: &Arc<LakeSnapshot>, rows: S) -> Result<Staged>
+    where
+        S: Batches<Item = Result<RecordBatch>> + Send + 'static,
+    {
+        exchange::stage(Arc::clone(&self.core), Arc::clone(base), rows).await
+    }
+
+    /// Puts files in the place of others, in one commit; its version. Nothing is done, and nothing
+    /// given, when the table has other files by now or the guard says no.
+    pub async fn exchange(&self, oid: Oid, wanted: Exchange) -> Result<Option<i64>> {
+        let owned = self.owned(oid)?;
+        let core = Arc::clone(&self.core);
+        let made =
+            self.core
+                .compute
+                .run(exchange::exchange(core, owned, wanted, self.stop.clone()));
+        let made = made.await;
+        self.prune();
+        made
+    }
+
+    /// Data files of a table or view state that nothing has needed for longer than `keep`, with the
+    /// state they were found by: for [`lake::sweep`]. No older version may be restored meanwhile.
+    pub async fn garbage(&self, oid: Oid, keep: Duration) -> Result<(LakeSnapshot, Vec<Garbage>)> {
+        let owned = self.owned(oid)?;
+        let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        exchange::garbage(Arc::clone(&self.core), owned, keep_ms).await
+    }
+
+    /// Where Parquet is encoded and logs are read in one piece.
+    pub fn compute(&self) -> &Compute {
+        &self.core.compute
+    }
+
     /// Makes a view's state table and takes it in, empty, good for position `durable`.
     pub async fn create_view(&self, spec: ViewSpec) -> Result<()> {
         let (root, schema) = (spec.root.clone(), Arc::clone(&spec.schema));
@@ -451,7 +492,16 @@ impl Stream {
     /// part of `wait`. What is not flushed in time is in the log and comes back at the next start.
     pub async fn shutdown(&self, wait: Duration) -> Result<()> {
         self.stop.cancel();
-        let flushed = tokio::time::timeout(wait, self.flush_all()).await;
+        let flushed = tokio::time::timeout(wait, async {
+            self.flush_all().await?;
+            // exchanges of files that have begun end; none begins any more
+            let all: Vec<Arc<Owned>> = self.tables().values().cloned().collect();
+            for table in all {
+                let _ended = table.lock.lock().await;
+            }
+            Ok(())
+        });
+        let flushed = flushed.await;
         let (done, ended) = oneshot::channel();
         if self.wal.send(Request::Stop(done)).await.is_ok() {
             // An error is the sender's end: the thread is gone.
@@ -549,7 +599,7 @@ fn part(table: &TableHead, batches: Vec<RecordBatch>) -> Result<Part> {
 
 /// The `txn` to commit a change of a table's stored rows with: views made from the rows of before see
 /// by it that they are of before. To be asked inside [`Stream::exclusive`].
-pub async fn next_change(lake: &lake::LakeSnapshot, oid: Oid) -> Result<(String, i64)> {
+pub async fn next_change(lake: &LakeSnapshot, oid: Oid) -> Result<(String, i64)> {
     let done = committer::changes_of(lake, oid).await?;
     Ok((committer::changes_app(oid), done + 1))
 }

@@ -34,6 +34,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::ScalarUDF;
 
 use crate::error::Result;
+use crate::jobs::Jobs;
 use crate::stream::head::DbHead;
 
 /// The schemas that exist in every database and hold system tables.
@@ -64,8 +65,8 @@ pub struct SystemContext {
     pub functions: Vec<FunctionInfo>,
     /// What all connections are doing.
     pub activity: Vec<Activity>,
-    /// Background work.
-    pub jobs: Vec<Job>,
+    /// Background work, where there is any.
+    pub jobs: Option<Arc<Jobs>>,
     /// What feeds streaming tables, by table.
     pub sources: std::collections::BTreeMap<Oid, SourceActivity>,
 }
@@ -119,23 +120,6 @@ pub struct Activity {
     pub started_at_micros: Option<i64>,
     /// When the connection was made, microseconds since the Unix epoch.
     pub connected_at_micros: Option<i64>,
-}
-
-/// One piece of background work.
-#[derive(Debug, Clone)]
-pub struct Job {
-    /// What it is: `flush`, `checkpoint`, …
-    pub name: String,
-    /// The relation it works on.
-    pub object: Option<Oid>,
-    /// `running`, `waiting`, `done`, `failed`.
-    pub state: String,
-    /// When it began, microseconds since the Unix epoch.
-    pub started_at_micros: Option<i64>,
-    /// When it ended, microseconds since the Unix epoch.
-    pub ended_at_micros: Option<i64>,
-    /// Progress or error.
-    pub detail: Option<String>,
 }
 
 /// What a source is doing.

@@ -23,10 +23,12 @@ mod garbage;
 mod kafka;
 mod lake;
 mod large_results;
+mod parameters;
 mod privileges;
 mod restart;
 mod tidy;
 mod tls;
+mod upkeep;
 mod views;
 mod visibility;
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::async_udf::AsyncScalarUDF;
 
 pub mod hash_token;
 pub mod mask_email;
+pub mod pg_sleep;
 
 use crate::window::{hop_window, session_window};
 
@@ -16,6 +18,7 @@ pub fn functions(keys: &Arc<dyn hash_token::SecretKeys>) -> Vec<Arc<ScalarUDF>> 
             keys,
         )))),
         Arc::new(ScalarUDF::from(mask_email::MaskEmail::default())),
+        Arc::new(AsyncScalarUDF::new(Arc::new(pg_sleep::PgSleep::default())).into_scalar_udf()),
         Arc::new(ScalarUDF::from(hop_window::HopWindow::default())),
         Arc::new(ScalarUDF::from(session_window::SessionWindow::default())),
     ]

@@ -13,16 +13,7 @@ use super::words::next_words_are;
 use crate::error::{Error, Result};
 
 /// Statements of the language that are not there yet, by their first words, with what to use instead.
-const LATER: [(&[&str], &str); 14] = [
-    (
-        &["OPTIMIZE"],
-        "files are written large enough for now; nothing has to be done",
-    ),
-    (&["VACUUM"], "old files stay for time travel"),
-    (
-        &["RESTORE"],
-        "use CREATE TABLE … AS SELECT … VERSION AS OF n",
-    ),
+const LATER: &[(&[&str], &str)] = &[
     (
         &["REPLAY"],
         "rows that break a rule are refused with their line, not kept aside",
@@ -41,14 +32,12 @@ const LATER: [(&[&str], &str); 14] = [
     (&["CREATE", "UNLOGGED"], "use CREATE TABLE"),
     (
         &["ALTER", "STREAMING", "TABLE"],
-        "only SET (flush_interval = '…'), PAUSE and RESUME can be said",
+        "only SET (option = value), PAUSE and RESUME can be said",
     ),
     (
         &["ALTER", "MATERIALIZED", "VIEW"],
         "SET (option = value) can be altered; for the rest use CREATE OR REPLACE MATERIALIZED VIEW",
     ),
-    (&["SAVEPOINT"], "statements commit by themselves"),
-    (&["RELEASE"], "statements commit by themselves"),
 ];
 
 /// The refusal of a statement that is not there yet.

@@ -28,6 +28,8 @@ use crate::config::{Config, Secret};
 use crate::error::{Error, Result, SqlState};
 use crate::governance::audit::Audit;
 use crate::governance::scram;
+use crate::jobs::clock::Clock;
+use crate::jobs::{self, Jobs};
 use crate::lake;
 use crate::stream::{DirLock, Stream, StreamOptions, TableSpec, ViewSpec};
 use crate::tasks::{self, AbortOnDrop};
@@ -55,15 +57,19 @@ impl Engine {
         let stream = open_stream(&config, &snapshot).await?;
         let base = base_state(&config, &warehouse)?;
         let queries = super::QueryThreads::start()?;
+        let stop = CancellationToken::new();
+        let clock = Clock::open(config.data.join("clock"));
         let engine = Arc::new_cyclic(|engine| Self {
             audit: Audit::start(Arc::clone(&store)),
             refresher: Refresher::new(
                 Arc::new(EngineHost::new(std::sync::Weak::clone(engine))),
                 Pace::default(),
             ),
+            jobs: Jobs::new(stop.clone()),
+            clock,
             sessions: Sessions::default(),
             sources: super::sources::Sources::default(),
-            stop: CancellationToken::new(),
+            stop,
             catalog: Arc::new(ArcSwap::new(snapshot)),
             ddl: tokio::sync::Mutex::new(()),
             background: Mutex::default(),
@@ -91,6 +97,7 @@ impl Engine {
         });
         if let Ok(mut background) = self.background.lock() {
             background.push(AbortOnDrop::new(refresher));
+            background.extend(jobs::start(self));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! `ALTER TABLE t SET (flush_interval = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
+//! `ALTER TABLE t SET (flush_interval = '…', retention = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
 //!
 //! `event_time` and the other options decide what is stored, so they are set when a table is made;
-//! `flush_interval` only decides when.
+//! `flush_interval` only decides when, and `retention` how long.
 
 mod materialized_view;
 
@@ -12,6 +12,7 @@ use crate::dialect::AlterTableSet;
 use crate::engine::open::parse_duration;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
+use crate::jobs::retention;
 
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
@@ -44,10 +45,15 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
     for (key, value) in &s.options {
         match key.as_str() {
             "flush_interval" => interval = Some(parse_duration(value)?),
+            "retention" => {
+                if retention::parse(Some(value))?.is_some() {
+                    retention::check_table(&catalog, found)?;
+                }
+            }
             "event_time" | "on_violation" | "schema_evolution" => {
                 return Err(Error::unsupported(
                     format!("option \"{key}\" cannot be changed"),
-                    "only flush_interval can: create a table with the options and copy the rows",
+                    "flush_interval and retention can: create a table with the options and copy the rows",
                 ));
             }
             _ => {
@@ -55,7 +61,7 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
                     SqlState::INVALID_PARAMETER_VALUE,
                     format!("unrecognized option \"{key}\""),
                 )
-                .with_hint("flush_interval can be set"));
+                .with_hint("flush_interval and retention can be set"));
             }
         }
         relation.options.insert(key.clone(), value.clone());

@@ -8,7 +8,8 @@ use arrow::record_batch::RecordBatch;
 use catalog::Oid;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::head::{DbHead, Lsn, TableHead, TailBatch, ViewHead};
+use super::head::{DbHead, Lsn, TableHead, TailBatch, Upkeep, ViewHead};
+use super::in_use::InUse;
 use super::position::{Known, Positions};
 use super::tail;
 use crate::error::Result;
@@ -28,6 +29,15 @@ pub(super) struct Core {
     /// Told when the tails take half of their memory.
     pub(super) pressure: Notify,
     pub(super) compute: Compute,
+    /// Files that a vacuum must leave alone.
+    pub(super) in_use: InUse,
+}
+
+/// What a table's log counts beside its versions.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) changes: i64,
+    pub(super) upkeep: Upkeep,
 }
 
 /// Bookkeeping of one table's tail.
@@ -71,6 +81,7 @@ impl Core {
             units,
             pressure: Notify::new(),
             compute,
+            in_use: InUse::default(),
         }
     }
 
@@ -161,6 +172,7 @@ impl Core {
         head.views.remove(&oid);
         self.head.store(Arc::new(head));
         publishing.remove(&oid);
+        self.in_use.forget(oid);
     }
 
     /// The tail as it stands; until the next call its batches keep their borders.
@@ -206,14 +218,14 @@ impl Core {
         Some((lake, next))
     }
 
-    /// The new stored state, what it holds of the tail, and, where it may be a new one, the number of
-    /// changes it has seen, in one swap.
+    /// The new stored state, what it holds of the tail, and, where they may be new ones, its counts, in
+    /// one swap.
     pub(super) fn stored(
         &self,
         oid: Oid,
         lake: LakeSnapshot,
         flushed: Lsn,
-        changes: Option<i64>,
+        counts: Option<Counts>,
     ) -> Result<()> {
         let mut publishing = self.publishing();
         let mut head = DbHead::clone(&self.head.load());
@@ -224,7 +236,10 @@ impl Core {
         let flushed = table.flushed.max(flushed);
         table.tail.retain(|batch| batch.hi > flushed);
         table.flushed = flushed;
-        table.changes = changes.unwrap_or(table.changes);
+        if let Some(counts) = counts {
+            table.changes = counts.changes;
+            table.upkeep = counts.upkeep;
+        }
         if lake.schema != table.lake.schema {
             table.schema = if table.streaming {
                 tail::visible_schema(&lake.schema)
@@ -235,6 +250,7 @@ impl Core {
                 part.batch = tail::conform(&part.batch, &lake.schema)?;
             }
         }
+        self.in_use.retire(oid, &table.lake);
         table.lake = Arc::new(lake);
         head.tables.insert(oid, Arc::new(table));
         self.head.store(Arc::new(head));
@@ -250,6 +266,9 @@ impl Core {
     pub(super) fn put_view(&self, oid: Oid, view: ViewHead) {
         let _publishing = self.publishing();
         let mut head = DbHead::clone(&self.head.load());
+        if let Some(before) = head.views.get(&oid) {
+            self.in_use.retire(oid, &before.state);
+        }
         head.views.insert(oid, Arc::new(view));
         self.head.store(Arc::new(head));
     }

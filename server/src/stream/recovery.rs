@@ -114,14 +114,15 @@ pub(super) async fn open_table(
     } else {
         Lsn::default()
     };
-    let changes = committer::changes_of(&lake, spec.oid).await?;
+    let counts = committer::counts_of(&lake, spec.oid).await?;
     let head = TableHead {
         oid: spec.oid,
         streaming: spec.streaming,
         schema: spec.schema,
         lake: Arc::new(lake),
         flushed,
-        changes,
+        changes: counts.changes,
+        upkeep: counts.upkeep,
         tail: Vec::new(),
     };
     let owned = Owned {

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "failpoints")]
 mod crash;
+mod exchange;
 mod model;
 mod positions;
 mod records;
@@ -430,6 +431,7 @@ async fn view_state_and_its_position_change_together_and_once() {
         base,
         durable: Lsn(durable),
         epochs: [(Oid(1), 5)].into(),
+        drops: [].into(),
         at: 77,
     };
     stream

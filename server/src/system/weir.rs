@@ -2,6 +2,7 @@
 
 mod audit_log;
 mod columns;
+mod compaction_history;
 mod grants;
 mod jobs;
 mod lineage_edges;
@@ -33,6 +34,7 @@ pub(super) async fn fill(
     match name {
         "audit_log" => return audit_log::table(frame, cx).map(Some),
         "columns" => columns::fill(frame, cx)?,
+        "compaction_history" => compaction_history::fill(frame, cx)?,
         "grants" => grants::fill(frame, cx)?,
         "jobs" => jobs::fill(frame, cx)?,
         "lineage_edges" => lineage_edges::fill(frame, cx).await?,
