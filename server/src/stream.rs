@@ -15,6 +15,8 @@
 //! | `in_use` | files that are no part of a newest state and must stay |
 //! | `flusher` | flushes in the background |
 //! | `recovery` | from what is on disk to the first head |
+//! | [`internal`] | tables of the server's own, fed by the log |
+//! | [`letters`] | rows that were refused, as they came |
 //! | [`mod@line`] | order of one producer's appends |
 //! | [`lock`] | one process per data directory |
 
@@ -24,6 +26,8 @@ mod exchange;
 mod flusher;
 pub mod head;
 mod in_use;
+pub mod internal;
+pub mod letters;
 pub mod line;
 pub mod lock;
 pub mod position;
@@ -140,6 +144,28 @@ pub struct ViewSpec {
     pub root: Url,
 }
 
+/// What is known of where the rows of an append come from.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Origin<'a> {
+    /// The position of their source after them, stored in their record.
+    pub source: &'a [u8],
+    /// The longest time to wait for room; the log's own where there is none.
+    pub wait: Option<Duration>,
+}
+
+/// What an append did.
+#[derive(Debug, Clone, Copy)]
+pub struct Appended {
+    /// Position of its last row: the commit token.
+    pub lsn: Lsn,
+    /// Rows that were there already and are not stored again.
+    pub duplicates: u64,
+}
+
+/// Makes rows of the server's own tables that say what became of an append, given how many of its rows
+/// are duplicates. They are stored in its record, after its rows.
+pub type Receipt<'a> = Box<dyn Fn(u64) -> Result<Vec<(Oid, Vec<RecordBatch>)>> + Send + Sync + 'a>;
+
 /// The open log with everything it feeds. All statements share one.
 #[derive(Debug)]
 pub struct Stream {
@@ -194,24 +220,33 @@ impl Stream {
         rows: Vec<(Oid, Vec<RecordBatch>)>,
         turn: Turn,
     ) -> Result<Lsn> {
-        let wait = self.options.append_wait;
-        self.append_from(rows, &[], wait, turn).await
+        let appended = self
+            .append_from(rows, Origin::default(), turn, None)
+            .await?;
+        Ok(appended.lsn)
     }
 
-    /// [`Self::append_in_turn`] with where the source of the rows stands afterwards, stored with
-    /// them ([`Positions::to_bytes`]), and the longest time to wait for room. A position is stored
-    /// even when there are no rows.
+    /// [`Self::append_in_turn`] with what is known of where the rows come from, and with rows that
+    /// can be made only when it is known what becomes of those. Where a source stands
+    /// ([`Positions::to_bytes`]) is stored even when there are no rows.
     ///
     /// Dropping the future leaves open whether the rows are stored: a source that goes on after that
     /// must wait for its end.
     pub async fn append_from(
         &self,
         rows: Vec<(Oid, Vec<RecordBatch>)>,
-        source: &[u8],
-        wait: Duration,
+        origin: Origin<'_>,
         mut turn: Turn,
-    ) -> Result<Lsn> {
+        receipt: Option<Receipt<'_>>,
+    ) -> Result<Appended> {
         let head = self.head();
+        let source = origin.source;
+        let wait = origin.wait.unwrap_or(self.options.append_wait);
+        let duplicates = 0;
+        let mut rows = rows;
+        if let Some(receipt) = receipt {
+            rows.extend(receipt(duplicates)?);
+        }
         let mut parts = Vec::with_capacity(rows.len());
         let mut bytes = 0;
         for (oid, batches) in rows {
@@ -227,7 +262,8 @@ impl Stream {
         if parts.is_empty() && positions.is_none() {
             turn.come().await?;
             turn.over();
-            return Ok(self.head().visible);
+            let lsn = self.head().visible;
+            return Ok(Appended { lsn, duplicates });
         }
         let encoded = self.encode(&parts, source, bytes).await?;
         // memory is taken in order too: what came later must not hold what came first up
@@ -256,7 +292,8 @@ impl Stream {
         let request = Request::Append(Box::new(append));
         self.wal.send(request).await.map_err(|_| wal::stopped())?;
         turn.over();
-        answer.await.map_err(|_| wal::stopped())?
+        let lsn = answer.await.map_err(|_| wal::stopped())??;
+        Ok(Appended { lsn, duplicates })
     }
 
     /// Where the source of a table stands: the next offset of each of these partitions that it has

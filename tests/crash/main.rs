@@ -17,6 +17,7 @@
 )]
 
 mod kafka;
+mod keyed;
 mod ledger;
 mod producers;
 

@@ -349,6 +349,96 @@ async fn a_bad_message_stops_a_source_that_rejects() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_messages_become_dead_letters_in_the_same_step() {
+    let kafka = Kafka::start(&[("t", 1)]);
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    pg.run(&format!(
+        "CREATE STREAMING TABLE t (n BIGINT NOT NULL, text TEXT, k BYTEA, h JSONB, at TIMESTAMPTZ, off BIGINT, \
+         CONSTRAINT small CHECK (n < 1000)) \
+         FROM KAFKA (brokers = '{}', topic = 't', key_column = 'k', headers_column = 'h', \
+         timestamp_column = 'at', offset_column = 'off')",
+        kafka.brokers()
+    ))
+    .await;
+    let values = |from: i64| {
+        numbered(from..from + 20).chain([
+            "{\"n\":\"many\"}".to_owned(),
+            "not json".to_owned(),
+            String::new(),
+        ])
+    };
+    kafka.send("t", 0, values(0));
+    kafka.send_whole(
+        "t",
+        "key",
+        Some(r#"{"n":5000}"#),
+        &[("h", "x")],
+        1_700_000_000_123,
+    );
+    kafka.send("t", 0, values(20));
+    holds(&pg, "t", 40).await;
+    source_is(&pg, "t", "rejected", "7").await;
+    source_is(&pg, "t", "rows", "40").await;
+    source_is(&pg, "t", "lag", "0").await;
+    source_is(&pg, "t", "state", "running").await;
+    let sql = "SELECT position, sqlstate, door FROM weir.dead_letters ORDER BY position";
+    let letters: Vec<String> = pg
+        .rows(sql)
+        .await
+        .expect("letters")
+        .iter()
+        .map(|row| row.iter().flatten().cloned().collect::<Vec<_>>().join(" "))
+        .collect();
+    let expected: Vec<String> = [20, 21, 22, 23, 44, 45, 46]
+        .iter()
+        .map(|n| format!("t/0/{n} {} kafka", if *n == 23 { "23514" } else { "22P02" }))
+        .collect();
+    assert_eq!(letters, expected);
+    drop(pg);
+    // only bad ones, and a restart: none is read again
+    kafka.send("t", 0, ["no", "no"]);
+    let server = server.restart().await;
+    let pg = server.connect().await;
+    wait::until("nine letters", SOON, || async {
+        (pg.count("SELECT count(*) FROM weir.dead_letters").await == 9).then_some(())
+    })
+    .await;
+    drop(pg);
+    let server = server.restart().await;
+    let pg = server.connect().await;
+    kafka.send("t", 0, numbered(40..41));
+    holds(&pg, "t", 41).await;
+    assert_eq!(pg.count("SELECT count(*) FROM weir.dead_letters").await, 9);
+    // what stood beside the value comes with it when it is tried again
+    pg.run("ALTER TABLE t DROP CONSTRAINT small").await;
+    pg.run("REPLAY DEAD LETTERS FOR t WHERE sqlstate = '23514'")
+        .await;
+    let row = pg
+        .rows("SELECT n, k, h, at, off FROM t WHERE n = 5000")
+        .await;
+    let row: Vec<_> = row
+        .expect("a row")
+        .remove(0)
+        .iter()
+        .flatten()
+        .cloned()
+        .collect();
+    assert_eq!(
+        row,
+        [
+            "5000",
+            "\\x6b6579",
+            r#"{"h":"x"}"#,
+            "2023-11-14 22:13:20.123+00",
+            "23"
+        ]
+    );
+    drop(pg);
+    server.stop().await;
+}
+
 /// Answers as a schema registry with two schemas, for as long as the test runs.
 async fn registry() -> String {
     const SEVEN: &str = r#"{"type":"record","name":"r","fields":[{"name":"n","type":"long"},

@@ -1,5 +1,5 @@
-//! `ALTER TABLE t RENAME TO n`, `ALTER TABLE t OWNER TO role`: changes of the catalog alone. Files keep
-//! their folder.
+//! `ALTER TABLE t RENAME TO n`, `ALTER TABLE t OWNER TO role`, `ALTER TABLE t DROP CONSTRAINT c`: changes
+//! of the catalog alone. Files keep their folder.
 //!
 //! `ADD COLUMN` is refused: the catalog and the Delta log cannot change in one step yet, and a table
 //! whose columns differ between them is not opened after a crash.
@@ -20,7 +20,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 
 const TAG: &str = "ALTER TABLE";
-const KNOWN: &str = "ALTER TABLE knows RENAME TO, OWNER TO and SET (flush_interval = '…')";
+const KNOWN: &str = "ALTER TABLE knows RENAME TO, OWNER TO, DROP CONSTRAINT and SET (…)";
 
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &AlterTable) -> Result<Outcome> {
@@ -52,6 +52,12 @@ pub(super) async fn execute(run: &Run, s: &AlterTable) -> Result<Outcome> {
             table_name: RenameTableNameKind::To(name) | RenameTableNameKind::As(name),
         } => rename(scope, found, name).await?,
         AlterTableOperation::OwnerTo { new_owner } => give(scope, found, new_owner).await?,
+        AlterTableOperation::DropConstraint {
+            if_exists,
+            name,
+            // nothing depends on a CHECK
+            drop_behavior: _,
+        } => drop_check(scope, found, &fold(name), *if_exists).await?,
         other => return Err(refused(other)),
     }
     relations::done(run, TAG)
@@ -150,6 +156,30 @@ async fn give(scope: &Arc<Scope>, oid: Oid, owner: &Owner) -> Result<()> {
         privileges::check_schema(&catalog, &name, relation.schema, Privilege::Create)?;
     }
     relation.owner = new.oid;
+    engine
+        .commit(vec![Change::PutRelation(relation)])
+        .await
+        .map(drop)
+}
+
+/// Rows that come from now on need not keep the constraint.
+async fn drop_check(scope: &Arc<Scope>, oid: Oid, name: &str, if_exists: bool) -> Result<()> {
+    let engine = &scope.engine;
+    let _ddl = engine.ddl().await;
+    let catalog = engine.catalog();
+    let mut relation = own(scope, &catalog, oid)?.clone();
+    if relation.checks.remove(name).is_none() {
+        if if_exists {
+            return Ok(());
+        }
+        return Err(Error::refused(
+            SqlState::UNDEFINED_OBJECT,
+            format!(
+                "constraint \"{name}\" of relation \"{}\" does not exist",
+                relation.name
+            ),
+        ));
+    }
     engine
         .commit(vec![Change::PutRelation(relation)])
         .await

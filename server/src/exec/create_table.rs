@@ -24,6 +24,8 @@ use crate::engine::open::table_spec;
 use crate::engine::scope::bound;
 use crate::error::{Error, Result, SqlState};
 
+pub(super) use options::on_violation;
+
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &CreateTable) -> Result<Outcome> {
     refuse(s)?;

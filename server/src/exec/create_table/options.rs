@@ -9,7 +9,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::jobs::retention;
 
 /// What is there, for hints.
-const KNOWN: &str = "the options are event_time, flush_interval, retention, on_violation = 'reject' and \
+const KNOWN: &str = "the options are event_time, flush_interval, retention, on_violation and \
                      schema_evolution = 'reject'";
 
 /// Options that have a meaning, but not here yet.
@@ -37,7 +37,7 @@ pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
             "retention" => {
                 retention::parse(Some(value))?;
             }
-            "on_violation" => only("reject", &["dead_letter"], key, value)?,
+            "on_violation" => on_violation(value)?,
             "schema_evolution" => only("reject", &["add", "rescue"], key, value)?,
             later if LATER.contains(&later) => {
                 return Err(Error::unsupported(
@@ -72,6 +72,18 @@ fn event_time(name: &str, columns: &[Column]) -> Result<()> {
             ),
         )
         .with_hint("name a timestamp or timestamptz column")),
+    }
+}
+
+/// What becomes of rows that do not fit. Left out, each door has its own way.
+pub(in crate::exec) fn on_violation(value: &str) -> Result<()> {
+    match value {
+        "dead_letter" | "reject" => Ok(()),
+        _ => Err(Error::refused(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("invalid value for option \"on_violation\": \"{value}\""),
+        )
+        .with_hint("the values are 'dead_letter' and 'reject'")),
     }
 }
 
