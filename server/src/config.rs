@@ -73,10 +73,49 @@ pub struct Config {
     pub max_connections: usize,
     /// How long shutdown waits for statements to end.
     pub grace: Duration,
+    /// When background work on tables is done.
+    pub jobs: JobsConfig,
     /// Which events are logged, in `tracing` filter syntax.
     pub log: String,
     /// How events are logged.
     pub log_format: LogFormat,
+}
+
+/// Background work on stored tables. An interval that is not there turns its work off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobsConfig {
+    /// Between looks for small files.
+    pub compaction_interval: Option<Duration>,
+    /// Files of one size that are merged.
+    pub compaction_files: usize,
+    /// Between looks for logs without a recent checkpoint.
+    pub checkpoint_interval: Option<Duration>,
+    /// Between cleanings of logs.
+    pub log_cleanup_interval: Option<Duration>,
+    /// How long commits stay in logs: how far time travel reaches.
+    pub log_retention: Duration,
+    /// Between vacuums of all tables.
+    pub vacuum_interval: Option<Duration>,
+    /// How long files stay that have left their table.
+    pub vacuum_retention: Duration,
+    /// Between looks for rows whose retention is over.
+    pub retention_interval: Option<Duration>,
+}
+
+impl Default for JobsConfig {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Self {
+            compaction_interval: Some(Duration::from_secs(10)),
+            compaction_files: 8,
+            checkpoint_interval: Some(Duration::from_secs(10)),
+            log_cleanup_interval: Some(Duration::from_secs(60 * 60)),
+            log_retention: DAY * 7,
+            vacuum_interval: Some(DAY),
+            vacuum_retention: DAY * 7,
+            retention_interval: Some(Duration::from_secs(60)),
+        }
+    }
 }
 
 /// Where the certificate chain and key are, PEM.
@@ -132,6 +171,7 @@ impl Default for Config {
             max_message: 64 << 20,
             max_connections: 1000,
             grace: Duration::from_secs(20),
+            jobs: JobsConfig::default(),
             log: QUIET_LIBRARIES.to_owned(),
             log_format: LogFormat::Text,
         }
@@ -152,6 +192,10 @@ impl Config {
             tail_bytes: 64 << 20,
             query_memory: 256 << 20,
             grace: Duration::from_secs(5),
+            jobs: JobsConfig {
+                retention_interval: Some(Duration::from_millis(200)),
+                ..JobsConfig::default()
+            },
             ..Self::default()
         }
     }

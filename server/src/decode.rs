@@ -10,24 +10,22 @@
 //! | `table` | rows of cells → batches, and the rows that are left out |
 //! | `columns`, `datetime`, `decimal` | cells → arrays |
 
-mod columns;
+pub(crate) mod columns;
 mod csv;
 mod datetime;
 mod decimal;
-mod json;
+pub(crate) mod json;
 mod scan;
-mod table;
+pub(crate) mod table;
 
 #[cfg(test)]
 mod tests;
-
-use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::stream::letters::{Letters, Message, Piece, Raw};
+use crate::stream::letters::{Letters, Piece, Raw};
 
 /// The forms a text of rows comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,14 +72,6 @@ pub fn text(
         TextFormat::JsonArray => json::array(body, columns, bad),
         TextFormat::Csv => csv::rows(body, columns, bad),
     }
-}
-
-/// Decodes messages of one JSON object each. Messages without bytes hold no row.
-///
-/// # Errors
-/// As [`text`].
-pub fn messages(messages: Arc<[Message]>, columns: &SchemaRef, bad: BadRows) -> Result<Decoded> {
-    json::messages(messages, columns, bad)
 }
 
 /// Decodes one row again that became a letter: a JSON object, or a record of CSV under the header that

@@ -5,7 +5,9 @@
 //! does not honour is refused by [`refuse`], so no clause is ever ignored.
 
 mod alter_model;
+mod alter_streaming_table;
 mod alter_table_set;
+mod cancel_job;
 mod create_materialized_view;
 mod create_model;
 mod create_secret;
@@ -17,15 +19,18 @@ mod explain_materialized_view;
 mod flush_table;
 mod grant;
 mod numbers;
+mod optimize;
 mod postgres;
 mod refresh_materialized_view;
 pub mod refuse;
 mod replay_dead_letters;
+mod restore_table;
 mod retrain_model;
 mod set_returning;
 mod show_lineage;
 mod split;
 pub mod time_travel;
+mod vacuum;
 mod verify_audit;
 mod view_query;
 pub mod words;
@@ -34,7 +39,9 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 pub use alter_model::AlterModel;
+pub use alter_streaming_table::{AlterStreamingTable, SourceAction};
 pub use alter_table_set::AlterTableSet;
+pub use cancel_job::CancelJob;
 pub use create_materialized_view::CreateMaterializedView;
 pub use create_model::CreateModel;
 pub use create_secret::CreateSecret;
@@ -44,10 +51,13 @@ pub use drop_object::{DropKind, DropObject};
 pub use explain_materialized_view::ExplainMaterializedView;
 pub use flush_table::FlushTable;
 pub use grant::{Grant, GrantTarget};
+pub use optimize::Optimize;
 pub use refresh_materialized_view::RefreshMaterializedView;
 pub use replay_dead_letters::ReplayDeadLetters;
+pub use restore_table::RestoreTable;
 pub use retrain_model::RetrainModel;
 pub use show_lineage::{LineageDirection, ShowLineage};
+pub use vacuum::Vacuum;
 pub use verify_audit::VerifyAudit;
 pub use view_query::view_query_text;
 
@@ -83,6 +93,8 @@ pub enum Kind {
     AlterModel(AlterModel),
     /// `CREATE SECRET`
     CreateSecret(CreateSecret),
+    /// `ALTER STREAMING TABLE … PAUSE | RESUME`
+    AlterStreamingTable(AlterStreamingTable),
     /// `ALTER TABLE … SET (…)`
     AlterTableSet(AlterTableSet),
     /// `DROP TABLE | VIEW | … | MODEL | SECRET`
@@ -91,6 +103,14 @@ pub enum Kind {
     Grant(Grant),
     /// `FLUSH TABLE`
     FlushTable(FlushTable),
+    /// `OPTIMIZE`
+    Optimize(Box<Optimize>),
+    /// `VACUUM`
+    Vacuum(Vacuum),
+    /// `RESTORE TABLE`
+    RestoreTable(RestoreTable),
+    /// `CANCEL JOB`
+    CancelJob(CancelJob),
     /// `REPLAY DEAD LETTERS FOR`
     ReplayDeadLetters(Box<ReplayDeadLetters>),
     /// `DESCRIBE HISTORY`
@@ -141,6 +161,7 @@ fn parse_piece(dialect: &WeirDialect, sql: &str, piece: Piece) -> Result<Stateme
     let text = sql[piece.range.clone()].to_owned();
     let mut parser = Parser::new(dialect).with_tokens_with_locations(piece.tokens);
     if !AlterTableSet::starts(&parser)
+        && !AlterStreamingTable::starts(&parser)
         && let Some(refusal) = refuse::later(&parser)
     {
         return Err(refusal);
@@ -192,6 +213,8 @@ fn parse_kind(
         Kind::AlterModel(AlterModel::parse(p)?)
     } else if CreateSecret::starts(p) {
         Kind::CreateSecret(CreateSecret::parse(p)?)
+    } else if AlterStreamingTable::starts(p) {
+        Kind::AlterStreamingTable(AlterStreamingTable::parse(p)?)
     } else if AlterTableSet::starts(p) {
         Kind::AlterTableSet(AlterTableSet::parse(p)?)
     } else if DropObject::starts(p) {
@@ -200,6 +223,14 @@ fn parse_kind(
         Kind::Grant(Grant::parse(p)?)
     } else if FlushTable::starts(p) {
         Kind::FlushTable(FlushTable::parse(p)?)
+    } else if Optimize::starts(p) {
+        Kind::Optimize(Box::new(Optimize::parse(p)?))
+    } else if Vacuum::starts(p) {
+        Kind::Vacuum(Vacuum::parse(p)?)
+    } else if RestoreTable::starts(p) {
+        Kind::RestoreTable(RestoreTable::parse(p)?)
+    } else if CancelJob::starts(p) {
+        Kind::CancelJob(CancelJob::parse(p)?)
     } else if ReplayDeadLetters::starts(p) {
         Kind::ReplayDeadLetters(Box::new(ReplayDeadLetters::parse(p)?))
     } else if DescribeHistory::starts(p) {
@@ -225,10 +256,15 @@ impl Statement {
             | Kind::RetrainModel(_)
             | Kind::AlterModel(_)
             | Kind::CreateSecret(_)
+            | Kind::AlterStreamingTable(_)
             | Kind::AlterTableSet(_)
             | Kind::DropObject(_)
             | Kind::Grant(_)
             | Kind::FlushTable(_)
+            | Kind::Optimize(_)
+            | Kind::Vacuum(_)
+            | Kind::RestoreTable(_)
+            | Kind::CancelJob(_)
             | Kind::ReplayDeadLetters(_)
             | Kind::DescribeHistory(_)
             | Kind::ShowLineage(_)

@@ -12,6 +12,7 @@
 //! | [`keys`] | requests that are sent twice and stored once |
 //! | [`refresh`] | what the view refresher needs |
 //! | [`activity`] | what all connections are doing |
+//! | [`sources`] | what all sources are doing |
 //! | `cooperate` | joins that yield |
 //! | `expiry` | old days of the server's own tables |
 
@@ -24,6 +25,7 @@ pub mod open;
 pub mod refresh;
 pub mod scan;
 pub mod scope;
+pub mod sources;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,11 +38,14 @@ use url::Url;
 use crate::config::{Config, Secret};
 use crate::error::{Error, Result};
 use crate::governance::audit::Audit;
+use crate::jobs::Jobs;
+use crate::jobs::clock::Clock;
 use crate::stream::{DirLock, Stream};
 use crate::tasks::{self, AbortOnDrop};
 use crate::views::Refresher;
 use activity::Sessions;
 use keys::Keys;
+use sources::Sources;
 
 /// The open database: what all sessions share.
 #[derive(Debug)]
@@ -55,8 +60,14 @@ pub struct Engine {
     pub audit: Audit,
     /// Stores materialized views.
     pub refresher: Refresher,
+    /// Upkeep of stored tables: what runs and ran.
+    pub jobs: Arc<Jobs>,
+    /// Which log position was the newest at a time.
+    pub(crate) clock: Clock,
     /// Open sessions.
     pub sessions: Sessions,
+    /// What feeds streaming tables.
+    pub sources: Sources,
     /// Root of the Delta tables, with a trailing slash.
     pub warehouse: Url,
     /// Cancelled when the server ends: every running statement ends with it.

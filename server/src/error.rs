@@ -72,6 +72,7 @@ impl SqlState {
     pub const ADMIN_SHUTDOWN: Self = Self("57P01");
     pub const CANNOT_CONNECT_NOW: Self = Self("57P03");
     pub const IO_ERROR: Self = Self("58030");
+    pub const CONNECTION_FAILURE: Self = Self("08006");
     pub const PROTOCOL_VIOLATION: Self = Self("08P01");
     pub const CONFIG_FILE_ERROR: Self = Self("F0000");
     pub const INTERNAL_ERROR: Self = Self("XX000");
@@ -92,7 +93,7 @@ impl SqlState {
             "57014" => 504,
             code => match &code[..2] {
                 "28" => 401,
-                "53" | "57" => 503,
+                "08" | "53" | "57" => 503,
                 "58" | "XX" | "F0" => 500,
                 _ => 400,
             },
@@ -116,7 +117,7 @@ impl SqlState {
                 "28" => Code::Unauthenticated,
                 "25" | "55" => Code::FailedPrecondition,
                 "53" => Code::ResourceExhausted,
-                "57" => Code::Unavailable,
+                "08" | "57" => Code::Unavailable,
                 "58" | "XX" | "F0" => Code::Internal,
                 _ => Code::InvalidArgument,
             },

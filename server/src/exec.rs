@@ -4,8 +4,10 @@
 //! know a wire. [`execute`] is one flat match; [`describe`] says the columns without running.
 
 mod alter_model;
+mod alter_streaming_table;
 mod alter_table;
 mod alter_table_set;
+mod cancel_job;
 mod comment;
 pub mod copy;
 mod create_materialized_view;
@@ -27,21 +29,25 @@ pub mod ingest;
 mod insert;
 mod lineage;
 mod merge;
+mod optimize;
 mod prepare;
 mod query;
 mod refresh_materialized_view;
 mod relations;
 mod replay_dead_letters;
+mod restore_table;
 mod retrain_model;
 mod rewrite;
 pub mod rows;
 mod set;
+mod set_config;
 mod show;
 mod show_lineage;
 pub mod token;
 mod transaction;
 mod truncate;
 mod update;
+mod vacuum;
 mod verify_audit;
 mod write;
 
@@ -169,10 +175,15 @@ pub async fn execute(run: &Run) -> Result<Outcome> {
         Kind::RetrainModel(s) => retrain_model::execute(run, s).await,
         Kind::AlterModel(s) => alter_model::execute(run, s).await,
         Kind::CreateSecret(s) => create_secret::execute(run, s).await,
+        Kind::AlterStreamingTable(s) => alter_streaming_table::execute(run, s).await,
         Kind::AlterTableSet(s) => alter_table_set::execute(run, s).await,
         Kind::DropObject(s) => drop_object::execute(run, s).await,
         Kind::Grant(s) => grant::execute(run, s).await,
         Kind::FlushTable(s) => flush_table::execute(run, s).await,
+        Kind::Optimize(s) => Box::pin(optimize::execute(run, s)).await,
+        Kind::Vacuum(s) => Box::pin(vacuum::execute(run, s)).await,
+        Kind::RestoreTable(s) => Box::pin(restore_table::execute(run, s)).await,
+        Kind::CancelJob(s) => cancel_job::execute(run, *s),
         Kind::ReplayDeadLetters(s) => Box::pin(replay_dead_letters::execute(run, s)).await,
         Kind::DescribeHistory(s) => describe_history::execute(run, s).await,
         Kind::ShowLineage(s) => show_lineage::execute(run, s).await,
@@ -227,9 +238,13 @@ async fn execute_native(run: &Run, native: &Ast) -> Result<Outcome> {
             "SHOW TABLES is not supported",
             "use \\dt in psql, or SELECT * FROM information_schema.tables",
         )),
-        Ast::StartTransaction { .. } | Ast::Commit { .. } | Ast::Rollback { .. } => {
-            transaction::execute(run, native)
-        }
+        Ast::StartTransaction { .. }
+        | Ast::Commit { .. }
+        | Ast::Rollback { .. }
+        | Ast::Savepoint { .. }
+        | Ast::ReleaseSavepoint { .. } => transaction::execute(run, native),
+        // nothing can be listened to, so there is nothing to end; pools say it when they reset
+        Ast::UNLISTEN { .. } => Outcome::command("UNLISTEN"),
         Ast::Declare { stmts } => cursor::declare(run, stmts).await,
         Ast::Fetch {
             name,
@@ -296,6 +311,8 @@ pub async fn describe(run: &Run, hints: &[Option<DataType>]) -> Result<Descripti
         Kind::ShowLineage(_) => none(Some(show_lineage::schema())),
         Kind::ExplainMaterializedView(_) => none(Some(crate::views::explain::schema())),
         Kind::VerifyAudit(_) => none(Some(verify_audit::schema())),
+        Kind::Optimize(_) => none(Some(optimize::schema())),
+        Kind::Vacuum(s) => none(s.dry_run.then(vacuum::schema)),
         Kind::CreateTable(_)
         | Kind::CreateMaterializedView(_)
         | Kind::RefreshMaterializedView(_)
@@ -303,9 +320,12 @@ pub async fn describe(run: &Run, hints: &[Option<DataType>]) -> Result<Descripti
         | Kind::RetrainModel(_)
         | Kind::AlterModel(_)
         | Kind::CreateSecret(_)
+        | Kind::AlterStreamingTable(_)
         | Kind::AlterTableSet(_)
         | Kind::DropObject(_)
         | Kind::Grant(_)
+        | Kind::RestoreTable(_)
+        | Kind::CancelJob(_)
         | Kind::FlushTable(_) => none(None),
     })
 }
@@ -323,6 +343,7 @@ pub fn command(statement: &Statement) -> &'static str {
         Kind::RetrainModel(_) => "RETRAIN MODEL",
         Kind::AlterModel(_) => "ALTER MODEL",
         Kind::CreateSecret(_) => "CREATE SECRET",
+        Kind::AlterStreamingTable(_) => "ALTER STREAMING TABLE",
         Kind::AlterTableSet(_) => "ALTER TABLE",
         Kind::DropObject(s) => match s.kind {
             DropKind::Table => "DROP TABLE",
@@ -336,6 +357,10 @@ pub fn command(statement: &Statement) -> &'static str {
         Kind::Grant(s) if s.revoke => "REVOKE",
         Kind::Grant(_) => "GRANT",
         Kind::FlushTable(_) => "FLUSH TABLE",
+        Kind::Optimize(_) => "OPTIMIZE",
+        Kind::Vacuum(_) => "VACUUM",
+        Kind::RestoreTable(_) => "RESTORE TABLE",
+        Kind::CancelJob(_) => "CANCEL JOB",
         Kind::ReplayDeadLetters(_) => "REPLAY DEAD LETTERS",
         Kind::DescribeHistory(_) => "DESCRIBE HISTORY",
         Kind::ShowLineage(_) => "SHOW LINEAGE",
@@ -367,6 +392,9 @@ fn native_command(native: &Ast) -> &'static str {
         Ast::StartTransaction { .. } => "BEGIN",
         Ast::Commit { .. } => "COMMIT",
         Ast::Rollback { .. } => "ROLLBACK",
+        Ast::Savepoint { .. } => "SAVEPOINT",
+        Ast::ReleaseSavepoint { .. } => "RELEASE",
+        Ast::UNLISTEN { .. } => "UNLISTEN",
         Ast::Declare { .. } => "DECLARE CURSOR",
         Ast::Fetch { .. } => "FETCH",
         Ast::Close { .. } => "CLOSE CURSOR",
@@ -397,6 +425,9 @@ pub fn writes(statement: &Statement) -> bool {
                     | "BEGIN"
                     | "COMMIT"
                     | "ROLLBACK"
+                    | "SAVEPOINT"
+                    | "RELEASE"
+                    | "UNLISTEN"
                     | "DECLARE CURSOR"
                     | "FETCH"
                     | "CLOSE CURSOR"
@@ -412,9 +443,14 @@ pub fn writes(statement: &Statement) -> bool {
         | Kind::RetrainModel(_)
         | Kind::AlterModel(_)
         | Kind::CreateSecret(_)
+        | Kind::AlterStreamingTable(_)
         | Kind::AlterTableSet(_)
         | Kind::DropObject(_)
         | Kind::Grant(_)
+        | Kind::Optimize(_)
+        | Kind::RestoreTable(_)
+        | Kind::CancelJob(_)
         | Kind::FlushTable(_) => true,
+        Kind::Vacuum(s) => !s.dry_run,
     }
 }

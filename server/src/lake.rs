@@ -3,6 +3,7 @@
 //! Owns every call into `deltalake`'s log and every fsync of table files. It knows nothing of the
 //! log's LSNs, of SQL statements or of who asks.
 
+mod checkpoint;
 mod compute;
 pub mod crash;
 mod create;
@@ -12,19 +13,24 @@ pub(crate) mod faulty;
 mod files;
 mod history;
 mod open;
+mod restore;
 mod store;
 pub mod stores;
+mod vacuum;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
+pub use checkpoint::{CHECKPOINT_INTERVAL, checkpoint, clean_log, last_checkpoint};
 pub use compute::Compute;
 pub use create::{create, delete};
 pub use history::{CommitRecord, history};
 pub use open::{At, open};
+pub use restore::{Difference, difference};
 pub(crate) use store::{make_dirs_durable, sync_dir};
-pub use write::{Commit, commit, write_files};
+pub use vacuum::{Garbage, Horizon, discard, garbage, sweep};
+pub use write::{Commit, Operation, TARGET_FILE_BYTES, commit, write_files};
 
 use std::sync::Arc;
 

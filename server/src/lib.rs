@@ -8,11 +8,14 @@
 //! | [`server`] | start and stop: the database and its doors |
 //! | [`protocol`] | bytes ↔ session calls: Postgres, Flight SQL, HTTP; nothing else |
 //! | [`session`] | one connection: role, settings, transaction, prepared statements, cancel |
+//! | [`sources`] | messages of brokers → rows of streaming tables, exactly once |
 //! | [`exec`] | a statement's effect, one file per statement |
 //! | [`dialect`] | text → [`dialect::Statement`], one file per statement of ours |
 //! | [`system`] | `weir.*`, `pg_catalog`, `information_schema`: one file per table |
+//! | [`kafka`] | options of Kafka sources, the client, messages → batches |
 //! | [`governance`] | privileges, lineage, audit |
 //! | [`ml`] | training, scoring, evaluation |
+//! | [`jobs`] | upkeep of stored tables: compaction, checkpoints, vacuum, retention |
 //! | [`views`] | materialized views: analysis, state, merge at read, refresh |
 //! | [`engine`] | planning and running queries over one cut |
 //! | [`semantics`] | PostgreSQL's operators, casts and literals over the planner's |
@@ -31,6 +34,8 @@ pub mod engine;
 pub mod error;
 pub mod exec;
 pub mod governance;
+pub mod jobs;
+pub mod kafka;
 pub mod lake;
 pub mod logging;
 pub mod metrics;
@@ -39,6 +44,7 @@ pub mod protocol;
 pub mod semantics;
 pub mod server;
 pub mod session;
+pub mod sources;
 pub mod stream;
 pub mod system;
 pub mod tasks;

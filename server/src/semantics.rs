@@ -12,6 +12,7 @@
 //! | `casts` | types are coerced | text ↔ value by PostgreSQL's input and output rules, rounding |
 //! | `arithmetic`, `intervals`, `text` | | the functions that the rewritten plans call |
 //! | `sum` | | the aggregate that does not wrap |
+//! | [`parameters`] | a statement is described | types of `$1`, `$2`, … |
 //!
 //! Must not know statements, sessions or tables.
 
@@ -20,6 +21,7 @@ mod casts;
 mod integers;
 mod intervals;
 mod operators;
+pub mod parameters;
 mod sum;
 mod text;
 mod types;

@@ -17,6 +17,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::protocol::backend::EngineBackend;
 use crate::protocol::credentials::Credentials;
 use crate::protocol::{flight, http, pg};
+use crate::sources;
 use crate::tasks::Tasks;
 use crate::tls::Tls;
 use crate::{metrics, tls};
@@ -131,6 +132,7 @@ async fn serve(config: &Config, engine: &Arc<Engine>, tls: Option<Tls>) -> Resul
     fronts.spawn("http", |stop| {
         http::serve(http, Arc::clone(&credentials), config, tls.as_ref(), stop)
     });
+    fronts.spawn("sources", |stop| sources::run(Arc::clone(engine), stop));
     addrs
         .write(&file)
         .map_err(Error::io("write addresses.json"))?;

@@ -294,6 +294,15 @@ impl Session {
         .await
     }
 
+    /// Columns of a cursor that `DECLARE` has opened.
+    ///
+    /// # Errors
+    /// 34000.
+    pub fn cursor_schema(&self, name: &str) -> Result<SchemaRef> {
+        let cursor = self.with_named(|named| named.cursor(name))?;
+        Ok(Arc::clone(&cursor.schema))
+    }
+
     /// Where the transaction stands.
     pub fn transaction_status(&self) -> TransactionStatus {
         self.inner().transaction.status()

@@ -8,8 +8,11 @@
 //! | [`head`] | what a statement sees: one cut |
 //! | `core` | how the head changes, tail memory |
 //! | `record`, `segment`, `wal` | bytes of the log, its files, its writer |
+//! | [`position`] | where sources stand, in records and in Delta |
 //! | `tail` | batches in memory |
 //! | `committer` | flushes, appends to ordinary tables, DML, view state: one at a time per table |
+//! | `exchange` | stored files exchanged for others: compaction, retention |
+//! | `in_use` | files that are no part of a newest state and must stay |
 //! | `flusher` | flushes in the background |
 //! | `recovery` | from what is on disk to the first head |
 //! | [`internal`] | tables of the server's own, fed by the log |
@@ -19,12 +22,15 @@
 
 mod committer;
 mod core;
+mod exchange;
 mod flusher;
 pub mod head;
+mod in_use;
 pub mod internal;
 pub mod letters;
 pub mod line;
 pub mod lock;
+pub mod position;
 mod record;
 mod recovery;
 mod segment;
@@ -34,7 +40,7 @@ mod wal;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,14 +56,16 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::error::{Error, Result, SqlState};
-use crate::lake;
 pub use crate::lake::crash::CRASH_POINTS;
+use crate::lake::{self, Compute, Garbage, LakeSnapshot};
 use committer::{Owned, StateApps};
 pub use committer::{Replaces, StateChange};
 use core::Core;
+pub use exchange::{Exchange, Guard, Reason, Staged};
 use head::{DbHead, Lsn, TableHead, ViewHead};
 use line::Turn;
 pub use lock::DirLock;
+use position::Positions;
 use record::{Encoded, Part};
 pub use tail::stored_schema;
 use wal::{Append, Request};
@@ -219,7 +227,11 @@ impl Stream {
     }
 
     /// [`Self::append_in_turn`] with what is known of where the rows come from, and with rows that
-    /// can be made only when it is known what becomes of those.
+    /// can be made only when it is known what becomes of those. Where a source stands
+    /// ([`Positions::to_bytes`]) is stored even when there are no rows.
+    ///
+    /// Dropping the future leaves open whether the rows are stored: a source that goes on after that
+    /// must wait for its end.
     pub async fn append_from(
         &self,
         rows: Vec<(Oid, Vec<RecordBatch>)>,
@@ -246,7 +258,8 @@ impl Stream {
                 parts.push((part, size));
             }
         }
-        if parts.is_empty() {
+        let positions = Positions::read(source)?;
+        if parts.is_empty() && positions.is_none() {
             turn.come().await?;
             turn.over();
             let lsn = self.head().visible;
@@ -273,6 +286,7 @@ impl Stream {
         let append = Append {
             encoded,
             parts: reserved,
+            source: positions,
             reply,
         };
         let request = Request::Append(Box::new(append));
@@ -280,6 +294,32 @@ impl Stream {
         turn.over();
         let lsn = answer.await.map_err(|_| wal::stopped())??;
         Ok(Appended { lsn, duplicates })
+    }
+
+    /// Where the source of a table stands: the next offset of each of these partitions that it has
+    /// taken messages from. Exact as long as no append of the source is under way.
+    pub async fn source_positions(
+        &self,
+        oid: Oid,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, i64>> {
+        let Some((lake, known)) = self.core.source(oid, topic, partitions) else {
+            return Err(Error::undefined_table(&oid.to_string()));
+        };
+        let mut found = BTreeMap::new();
+        for (partition, next) in known {
+            let next = match next {
+                Some(next) => Some(next),
+                // not since the log was opened: then its storage says, if it ever came to one
+                None => {
+                    lake.txn_version(&Positions::app(oid, topic, partition))
+                        .await?
+                }
+            };
+            found.extend(next.map(|next| (partition, next)));
+        }
+        Ok(found)
     }
 
     async fn encode(
@@ -399,6 +439,42 @@ impl Stream {
         result
     }
 
+    /// Writes rows, in any order and with at least the stored columns, as files of a table that are not
+    /// part of it yet: for [`Self::exchange`].
+    pub async fn stage<S>(&self, base: &Arc<LakeSnapshot>, rows: S) -> Result<Staged>
+    where
+        S: Batches<Item = Result<RecordBatch>> + Send + 'static,
+    {
+        exchange::stage(Arc::clone(&self.core), Arc::clone(base), rows).await
+    }
+
+    /// Puts files in the place of others, in one commit; its version. Nothing is done, and nothing
+    /// given, when the table has other files by now or the guard says no.
+    pub async fn exchange(&self, oid: Oid, wanted: Exchange) -> Result<Option<i64>> {
+        let owned = self.owned(oid)?;
+        let core = Arc::clone(&self.core);
+        let made =
+            self.core
+                .compute
+                .run(exchange::exchange(core, owned, wanted, self.stop.clone()));
+        let made = made.await;
+        self.prune();
+        made
+    }
+
+    /// Data files of a table or view state that nothing has needed for longer than `keep`, with the
+    /// state they were found by: for [`lake::sweep`]. No older version may be restored meanwhile.
+    pub async fn garbage(&self, oid: Oid, keep: Duration) -> Result<(LakeSnapshot, Vec<Garbage>)> {
+        let owned = self.owned(oid)?;
+        let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        exchange::garbage(Arc::clone(&self.core), owned, keep_ms).await
+    }
+
+    /// Where Parquet is encoded and logs are read in one piece.
+    pub fn compute(&self) -> &Compute {
+        &self.core.compute
+    }
+
     /// Makes a view's state table and takes it in, empty, good for position `durable`.
     pub async fn create_view(&self, spec: ViewSpec) -> Result<()> {
         let (root, schema) = (spec.root.clone(), Arc::clone(&spec.schema));
@@ -453,7 +529,16 @@ impl Stream {
     /// part of `wait`. What is not flushed in time is in the log and comes back at the next start.
     pub async fn shutdown(&self, wait: Duration) -> Result<()> {
         self.stop.cancel();
-        let flushed = tokio::time::timeout(wait, self.flush_all()).await;
+        let flushed = tokio::time::timeout(wait, async {
+            self.flush_all().await?;
+            // exchanges of files that have begun end; none begins any more
+            let all: Vec<Arc<Owned>> = self.tables().values().cloned().collect();
+            for table in all {
+                let _ended = table.lock.lock().await;
+            }
+            Ok(())
+        });
+        let flushed = flushed.await;
         let (done, ended) = oneshot::channel();
         if self.wal.send(Request::Stop(done)).await.is_ok() {
             // An error is the sender's end: the thread is gone.
@@ -471,7 +556,7 @@ impl Stream {
     async fn flush_all(&self) -> Result<()> {
         let head = self.head();
         for table in head.tables.values() {
-            if !table.tail.is_empty() {
+            if self.core.is_unflushed(table) {
                 self.flush(table.oid).await?;
             }
         }
@@ -551,7 +636,7 @@ fn part(table: &TableHead, batches: Vec<RecordBatch>) -> Result<Part> {
 
 /// The `txn` to commit a change of a table's stored rows with: views made from the rows of before see
 /// by it that they are of before. To be asked inside [`Stream::exclusive`].
-pub async fn next_change(lake: &lake::LakeSnapshot, oid: Oid) -> Result<(String, i64)> {
+pub async fn next_change(lake: &LakeSnapshot, oid: Oid) -> Result<(String, i64)> {
     let done = committer::changes_of(lake, oid).await?;
     Ok((committer::changes_app(oid), done + 1))
 }

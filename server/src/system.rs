@@ -35,6 +35,7 @@ use datafusion::logical_expr::ScalarUDF;
 
 use crate::error::Result;
 use crate::governance::privileges;
+use crate::jobs::Jobs;
 use crate::stream::head::DbHead;
 
 /// The schemas that exist in every database and hold system tables.
@@ -65,8 +66,10 @@ pub struct SystemContext {
     pub functions: Vec<FunctionInfo>,
     /// What all connections are doing.
     pub activity: Vec<Activity>,
-    /// Background work.
-    pub jobs: Vec<Job>,
+    /// Background work, where there is any.
+    pub jobs: Option<Arc<Jobs>>,
+    /// What feeds streaming tables, by table.
+    pub sources: std::collections::BTreeMap<Oid, SourceActivity>,
 }
 
 /// One setting, as `SHOW ALL` has it.
@@ -120,21 +123,88 @@ pub struct Activity {
     pub connected_at_micros: Option<i64>,
 }
 
-/// One piece of background work.
-#[derive(Debug, Clone)]
-pub struct Job {
-    /// What it is: `flush`, `checkpoint`, …
-    pub name: String,
-    /// The relation it works on.
-    pub object: Option<Oid>,
-    /// `running`, `waiting`, `done`, `failed`.
-    pub state: String,
-    /// When it began, microseconds since the Unix epoch.
-    pub started_at_micros: Option<i64>,
-    /// When it ended, microseconds since the Unix epoch.
-    pub ended_at_micros: Option<i64>,
-    /// Progress or error.
-    pub detail: Option<String>,
+/// What a source is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SourceState {
+    /// It was not begun yet.
+    #[default]
+    Starting,
+    /// It reads, or waits for messages.
+    Running,
+    /// Memory for rows is full: it waits until there is room.
+    Throttled,
+    /// No broker can be reached, or the topic is not there; it tries again.
+    Waiting,
+    /// Something has to be done by a person; it tries again now and then.
+    Failed,
+    /// Its owner has stopped it.
+    Paused,
+}
+
+impl SourceState {
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Throttled => "throttled",
+            Self::Waiting => "waiting",
+            Self::Failed => "failed",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// How far a source is in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SourcePartition {
+    /// The offset of the next message: all before it are stored.
+    pub next: i64,
+    /// Where the partition ends, when the broker has said so.
+    pub end: Option<i64>,
+    /// Nothing that brings a row lies before the end.
+    pub drained: bool,
+}
+
+/// The source of one table since the server was started. Times are microseconds since the Unix epoch.
+#[derive(Debug, Clone, Default)]
+pub struct SourceActivity {
+    /// What it is doing.
+    pub state: SourceState,
+    /// How far it is.
+    pub partitions: std::collections::BTreeMap<i32, SourcePartition>,
+    /// Messages taken in, those without a row included.
+    pub messages: u64,
+    /// Rows stored.
+    pub rows: u64,
+    /// Messages that were no rows of the table.
+    pub rejected: u64,
+    /// Bytes of values taken in.
+    pub bytes: u64,
+    /// Messages per second, lately.
+    pub per_second: f64,
+    /// When messages were stored last.
+    pub last_message_at: Option<i64>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// When.
+    pub last_error_at: Option<i64>,
+    /// When it was begun.
+    pub started_at: Option<i64>,
+}
+
+impl SourceActivity {
+    /// Messages that are there and not stored; `None` while the ends are not known.
+    pub fn lag(&self) -> Option<i64> {
+        let of = |p: &SourcePartition| match p.drained {
+            true => Some(0),
+            false => Some((p.end? - p.next).max(0)),
+        };
+        match self.partitions.is_empty() {
+            true => None,
+            false => self.partitions.values().map(of).sum(),
+        }
+    }
 }
 
 /// The system table `schema.name`, or `None` when there is none of that name.
@@ -222,9 +292,7 @@ fn option_list<'a>(options: impl IntoIterator<Item = (&'a String, &'a String)>) 
     options
         .into_iter()
         .map(|(name, value)| {
-            let secret = ["write_key", "password", "secret", "token"]
-                .iter()
-                .any(|s| name.to_lowercase().contains(s));
+            let secret = crate::kafka::options::is_secret(name);
             format!("{name}={}", if secret { "***" } else { value })
         })
         .collect()

@@ -16,6 +16,7 @@
     reason = "client tasks of tests are not the server's tasks"
 )]
 
+mod kafka;
 mod keyed;
 mod ledger;
 mod producers;
@@ -38,13 +39,24 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_weir-under-test");
 /// How many times the server dies at a random moment.
 const KILLS: usize = 25;
 /// An armed crash point must be reached by then.
-const REACH_LIMIT: Duration = Duration::from_secs(20);
+const REACH_LIMIT: Duration = Duration::from_secs(60);
 
-/// Segments so small that the log goes on to the next one many times in a test.
-const SMALL_SEGMENTS: (&str, &str) = ("WEIR__STREAM__SEGMENT_BYTES", "262144");
+/// Segments so small that the log goes on to the next one many times in a test, and upkeep that is due
+/// all the time.
+const SETTINGS: [(&str, &str); 9] = [
+    ("WEIR__STREAM__SEGMENT_BYTES", "262144"),
+    ("WEIR__JOBS__COMPACTION_INTERVAL", "100 ms"),
+    ("WEIR__JOBS__COMPACTION_FILES", "3"),
+    ("WEIR__JOBS__CHECKPOINT_INTERVAL", "100 ms"),
+    ("WEIR__JOBS__LOG_CLEANUP_INTERVAL", "300 ms"),
+    ("WEIR__JOBS__LOG_RETENTION", "2 s"),
+    ("WEIR__JOBS__VACUUM_INTERVAL", "200 ms"),
+    ("WEIR__JOBS__VACUUM_RETENTION", "2 s"),
+    ("WEIR__JOBS__RETENTION_INTERVAL", "100 ms"),
+];
 
 async fn start(dir: &TempDir) -> Spawned {
-    let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), &[SMALL_SEGMENTS]).await;
+    let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), &SETTINGS).await;
     started.unwrap_or_else(|log| panic!("the server ended before it opened its doors:\n{log}"))
 }
 
@@ -62,6 +74,18 @@ async fn set_up(server: &Spawned) {
          sum(seq) AS total, max(seq) AS highest FROM acked GROUP BY producer",
     )
     .await;
+    // rows whose retention is over when they come: only views keep them
+    pg.run(
+        "CREATE STREAMING TABLE fleeting (producer TEXT NOT NULL, seq BIGINT NOT NULL, \
+         ts TIMESTAMPTZ NOT NULL) WITH (event_time = 'ts', retention = '1 hour', flush_interval = '150 ms')",
+    )
+    .await;
+    pg.run("CREATE MATERIALIZED VIEW fled AS SELECT producer, seq FROM fleeting")
+        .await;
+    pg.run("CREATE MATERIALIZED VIEW fled_rows AS SELECT count(*) AS n FROM fleeting")
+        .await;
+    pg.run("CREATE TABLE garden AS SELECT i AS id FROM generate_series(1, 100) AS g (i)")
+        .await;
 }
 
 /// Compares what a server shows with the books.
@@ -71,6 +95,7 @@ async fn check(pg: &PgSession, ledger: &Ledger, step: &str) {
     for sql in [
         "SELECT producer, seq FROM acked ORDER BY _lsn",
         "SELECT producer, seq FROM plain ORDER BY seq",
+        "SELECT producer, seq FROM fled ORDER BY seq",
     ] {
         let read = pg.rows(sql).await;
         rows.extend(read.unwrap_or_else(|e| panic!("{step}: {e}")));
@@ -93,6 +118,21 @@ async fn check(pg: &PgSession, ledger: &Ledger, step: &str) {
         asked.unwrap(),
         "{step}: the view is not its query"
     );
+    check_upkeep(pg, step).await;
+}
+
+/// Retention takes nothing from views and leaves nothing twice; a restored table is what it was.
+async fn check_upkeep(pg: &PgSession, step: &str) {
+    let fled = pg.count("SELECT count(*) FROM fled").await;
+    let counted = pg.count("SELECT sum(n) FROM fled_rows").await;
+    assert_eq!(fled, counted, "{step}: two views of the same rows");
+    let twice = "SELECT count(*) - count(DISTINCT seq) FROM fleeting";
+    assert_eq!(pg.count(twice).await, 0, "{step}: fleeting rows twice");
+    let trees = "SELECT count(*), count(DISTINCT id) FROM garden WHERE id <= 100";
+    let expected = vec![Some("100".to_owned()); 2];
+    assert_eq!(pg.rows(trees).await.unwrap()[0], expected, "{step}: garden");
+    let weeds = pg.count("SELECT count(*) FROM garden WHERE id > 100").await;
+    assert!(weeds <= 1, "{step}: {weeds} weeds");
 }
 
 /// Reads the Delta tables without weir.
@@ -178,9 +218,10 @@ async fn acknowledged_rows_survive_every_crash_point() {
                 0 => format!("{point}=return"),
                 n => format!("{point}={n}*off->return"),
             };
-            let armed = [SMALL_SEGMENTS, ("FAILPOINTS", armed.as_str())];
+            let mut settings = SETTINGS.to_vec();
+            settings.push(("FAILPOINTS", armed.as_str()));
             // A point on the way up ends the server before its doors are open; that is a death too.
-            let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), &armed).await;
+            let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), &settings).await;
             if let Ok(mut doomed) = started {
                 let crowd = Crowd::start(doomed.addresses(), &ledger, rng.random());
                 let end = Instant::now() + REACH_LIMIT;

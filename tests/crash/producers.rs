@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tests::flight::FlightSession;
 use tests::http::HttpSession;
-use tests::{ADMIN, Addresses, PASSWORD, PgSession};
+use tests::{ADMIN, Addresses, PASSWORD, PgFailure, PgSession};
 use tokio::task::JoinSet;
 
 use crate::ledger::{Ledger, Request};
@@ -32,6 +32,7 @@ impl Crowd {
             (2, Door::Http),
             (3, Door::Flight),
             (4, Door::Plain),
+            (5, Door::Fleeting),
         ] {
             let ledger = Arc::clone(ledger);
             all.spawn(async move {
@@ -41,6 +42,7 @@ impl Crowd {
             });
         }
         all.spawn(async move { drop(disturb(at).await) });
+        all.spawn(async move { drop(tend(at).await) });
         Self(all)
     }
 
@@ -60,6 +62,8 @@ enum Door {
     Flight,
     /// `INSERT` into an ordinary table, which does not go through the log.
     Plain,
+    /// `INSERT` of rows whose retention is over.
+    Fleeting,
 }
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -76,6 +80,7 @@ async fn produce(
         Door::Http => "http",
         Door::Flight => "flight",
         Door::Plain => "plain",
+        Door::Fleeting => "fleeting",
     };
     let pg = PgSession::open(at.pg, ADMIN, PASSWORD).await?;
     let mut flight = FlightSession::open(at.flight, ADMIN, PASSWORD).await?;
@@ -94,13 +99,14 @@ async fn produce(
                 Door::Http => post(&http, name, &request).await,
                 Door::Flight => put(&mut flight, name, &request).await,
                 Door::Plain => insert(&pg, "plain", name, &request).await,
+                Door::Fleeting => insert_old(&pg, name, &request).await,
             }
         };
         tokio::time::timeout(REQUEST_LIMIT, sent)
             .await
             .expect("an answer or a broken connection")?;
         ledger.acknowledge(&request);
-        if matches!(door, Door::Plain) {
+        if matches!(door, Door::Plain | Door::Fleeting) {
             // Each one is a Delta commit and a file: a few are enough.
             tokio::time::sleep(Duration::from_millis(80)).await;
         }
@@ -123,6 +129,16 @@ async fn insert(pg: &PgSession, table: &str, name: &str, request: &Request) -> R
     for seq in request.rows.clone() {
         let comma = if seq == request.rows.start { "" } else { ", " };
         write!(sql, "{comma}('{name}', {seq}, '{}')", filler(seq))?;
+    }
+    let rows = pg.client().execute(&sql, &[]).await?;
+    told(rows, request)
+}
+
+async fn insert_old(pg: &PgSession, name: &str, request: &Request) -> Result<(), Fault> {
+    let mut sql = "INSERT INTO fleeting VALUES ".to_owned();
+    for seq in request.rows.clone() {
+        let comma = if seq == request.rows.start { "" } else { ", " };
+        write!(sql, "{comma}('{name}', {seq}, now() - INTERVAL '2 days')")?;
     }
     let rows = pg.client().execute(&sql, &[]).await?;
     told(rows, request)
@@ -180,4 +196,28 @@ async fn disturb(at: Addresses) -> Result<(), Fault> {
         pg.rows("REFRESH MATERIALIZED VIEW per_producer").await?;
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
+}
+
+/// Lets a row grow and takes the table back to what it was, again and again.
+async fn tend(at: Addresses) -> Result<(), Fault> {
+    let pg = PgSession::open(at.pg, ADMIN, PASSWORD).await?;
+    loop {
+        match weed(&pg).await {
+            // the version may have been vacuumed: there is another one next time
+            Err(e) if !e.state.is_empty() => {}
+            other => other?,
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn weed(pg: &PgSession) -> Result<(), PgFailure> {
+    pg.rows("DELETE FROM garden WHERE id > 100").await?;
+    let history = pg.rows("DESCRIBE HISTORY garden").await?;
+    let version = history.first().and_then(|row| row[0].clone());
+    pg.rows("INSERT INTO garden VALUES (101)").await?;
+    let version = version.unwrap_or_default();
+    pg.rows(&format!("RESTORE TABLE garden TO VERSION AS OF {version}"))
+        .await?;
+    Ok(())
 }

@@ -22,12 +22,15 @@ mod demo_figures;
 mod flight;
 mod garbage;
 mod idempotency;
+mod kafka;
 mod lake;
 mod large_results;
+mod parameters;
 mod privileges;
 mod restart;
 mod tidy;
 mod tls;
+mod upkeep;
 mod views;
 mod visibility;
 

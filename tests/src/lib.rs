@@ -22,6 +22,7 @@
 pub mod delta;
 pub mod flight;
 pub mod http;
+pub mod kafka;
 pub mod pg;
 mod server_in_process;
 pub mod slt;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use datafusion::error::Result;
-use datafusion::logical_expr::Documentation;
+use datafusion::logical_expr::{Documentation, ScalarUDFImpl};
 
 use crate::scalar::hash_token::SecretKeys;
 use crate::{FunctionError, aggregate, scalar, window};
@@ -65,7 +65,11 @@ fn own() -> Vec<FunctionDoc> {
     let aggregate = aggregate.map(|f| (f.name().to_owned(), f.documentation().cloned()));
     let window = window::functions().into_iter();
     let window = window.map(|f| (f.name().to_owned(), f.documentation().cloned()));
+    // the wrapper of a function that waits does not hand its documentation on
+    let sleep = scalar::pg_sleep::PgSleep::default();
+    let waiting = [(sleep.name().to_owned(), sleep.documentation().cloned())];
     scalar
+        .chain(waiting)
         .chain(aggregate)
         .chain(window)
         .filter_map(|(name, doc)| Some(FunctionDoc { name, doc: doc? }))

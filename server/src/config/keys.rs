@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::values::{address, bytes, count, duration, show_bytes, show_duration, switch};
+use super::values::{
+    address, bytes, count, duration, interval, show_bytes, show_duration, show_interval, switch,
+};
 use super::{Config, LogFormat, Secret, TlsConfig};
 
 /// One setting.
@@ -229,13 +231,69 @@ pub(super) const KEYS: &[Key] = &[
         get: |c| Some(c.max_connections.to_string()),
         secret: false,
     },
+    Key {
+        name: "jobs.compaction_interval",
+        about: "time between looks for small files to merge; off for none",
+        set: |c, t| interval(t).map(|v| c.jobs.compaction_interval = v),
+        get: |c| Some(show_interval(c.jobs.compaction_interval)),
+        secret: false,
+    },
+    Key {
+        name: "jobs.compaction_files",
+        about: "small files of one size that are merged into one",
+        set: |c, t| count(t).map(|v| c.jobs.compaction_files = v.max(2)),
+        get: |c| Some(c.jobs.compaction_files.to_string()),
+        secret: false,
+    },
+    Key {
+        name: "jobs.checkpoint_interval",
+        about: "time between looks for logs that need a checkpoint; off for none",
+        set: |c, t| interval(t).map(|v| c.jobs.checkpoint_interval = v),
+        get: |c| Some(show_interval(c.jobs.checkpoint_interval)),
+        secret: false,
+    },
+    Key {
+        name: "jobs.log_cleanup_interval",
+        about: "time between cleanings of the tables' logs; off for none",
+        set: |c, t| interval(t).map(|v| c.jobs.log_cleanup_interval = v),
+        get: |c| Some(show_interval(c.jobs.log_cleanup_interval)),
+        secret: false,
+    },
+    Key {
+        name: "jobs.log_retention",
+        about: "how long commits stay in the tables' logs for time travel",
+        set: |c, t| duration(t).map(|v| c.jobs.log_retention = v),
+        get: |c| Some(show_duration(c.jobs.log_retention)),
+        secret: false,
+    },
+    Key {
+        name: "jobs.vacuum_interval",
+        about: "time between vacuums of all tables; off for none",
+        set: |c, t| interval(t).map(|v| c.jobs.vacuum_interval = v),
+        get: |c| Some(show_interval(c.jobs.vacuum_interval)),
+        secret: false,
+    },
+    Key {
+        name: "jobs.vacuum_retention",
+        about: "how long files that have left their table stay for time travel",
+        set: |c, t| duration(t).map(|v| c.jobs.vacuum_retention = v),
+        get: |c| Some(show_duration(c.jobs.vacuum_retention)),
+        secret: false,
+    },
+    Key {
+        name: "jobs.retention_interval",
+        about: "time between looks for rows whose retention is over; off for none",
+        set: |c, t| interval(t).map(|v| c.jobs.retention_interval = v),
+        get: |c| Some(show_interval(c.jobs.retention_interval)),
+        secret: false,
+    },
 ];
 
 /// One line per setting: the key and what it does.
 pub fn reference() -> String {
     let mut out = String::new();
     for key in KEYS {
-        out.push_str(&format!("{:<24}{}\n", key.name, key.about));
+        out.push_str(&format!("{:<28}{}\n", key.name, key.about));
     }
     out
 }

@@ -24,6 +24,22 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "is too long".to_owned())
 }
 
+/// A duration above zero, or `off`.
+pub(super) fn interval(text: &str) -> Result<Option<Duration>, String> {
+    if text.trim().eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    match duration(text)? {
+        Duration::ZERO => Err("expected a time above zero, or off".to_owned()),
+        some => Ok(Some(some)),
+    }
+}
+
+/// The text of an interval.
+pub(super) fn show_interval(interval: Option<Duration>) -> String {
+    interval.map_or_else(|| "off".to_owned(), show_duration)
+}
+
 /// `64 MiB`, `1 GiB`, `500 MB`, `1048576`.
 pub(super) fn bytes(text: &str) -> Result<usize, String> {
     let (number, unit) = split_unit(text)?;

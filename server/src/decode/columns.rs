@@ -29,7 +29,7 @@ use crate::types::{TYPE_KEY, is_canonical_uuid, sql_type};
 
 /// A value as it came.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Cell<'a> {
+pub(crate) enum Cell<'a> {
     /// The row does not have the column.
     Absent,
     /// NULL.
@@ -40,14 +40,19 @@ pub(super) enum Cell<'a> {
     Json(&'a str),
     /// A JSON string with its quotes and without escapes.
     Plain(&'a str),
+    /// Bytes as they are, for a column of bytes or texts.
+    Bytes(&'a [u8]),
+    /// A whole number; for a column of times, microseconds since the Unix epoch.
+    Int(i64),
 }
 
 impl Cell<'_> {
     /// Bytes of its text.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Absent | Self::Null => 0,
+            Self::Absent | Self::Null | Self::Int(_) => 0,
             Self::Text(text) | Self::Json(text) | Self::Plain(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
         }
     }
 }
@@ -121,6 +126,12 @@ impl Builders {
                 Cell::Plain(json) => builder
                     .append_plain(line, json)
                     .map_err(|p| p.named(field, json)),
+                Cell::Bytes(bytes) => builder
+                    .append_bytes(line, bytes)
+                    .map_err(|p| p.named(field, &String::from_utf8_lossy(bytes))),
+                Cell::Int(value) => builder
+                    .append_int(value)
+                    .map_err(|p| p.named(field, &value.to_string())),
             };
             if let Err(bad) = done {
                 // a value that is refused was not appended
@@ -289,6 +300,28 @@ impl Builder {
                 serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| Misfit::Invalid)?;
                 values.push((line, Some(text.to_owned())));
             }
+        }
+        Ok(())
+    }
+
+    /// Bytes as they are; for a text, they must spell it.
+    fn append_bytes(&mut self, line: usize, bytes: &[u8]) -> Result<(), Misfit> {
+        if let Self::Bytes(b) = self {
+            b.append_value(bytes);
+            return Ok(());
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| NO_TEXT)?;
+        self.append_text(line, text)
+    }
+
+    /// A whole number, or a time by its microseconds.
+    fn append_int(&mut self, value: i64) -> Result<(), Misfit> {
+        match self {
+            Self::Int2(b) => b.append_value(i16::try_from(value).map_err(|_| Misfit::OutOfRange)?),
+            Self::Int4(b) => b.append_value(i32::try_from(value).map_err(|_| Misfit::OutOfRange)?),
+            Self::Int8(b) => b.append_value(value),
+            Self::Timestamp(b) => b.append_value(value),
+            _ => return Err(Misfit::Kind(self.wanted())),
         }
         Ok(())
     }
@@ -533,6 +566,11 @@ fn without_nul_escape(json: &str) -> Result<&str, Misfit> {
         false => Ok(json),
     }
 }
+
+const NO_TEXT: Misfit = Misfit::Other(
+    SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+    "the bytes are not UTF-8",
+);
 
 const NUL: Misfit = Misfit::Other(
     SqlState::CHARACTER_NOT_IN_REPERTOIRE,

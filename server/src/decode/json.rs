@@ -1,7 +1,6 @@
 //! NDJSON and JSON arrays: objects whose keys are column names.
 
 use std::fmt;
-use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use super::scan::plain;
 use super::table::{Place, Table, at, shortened, utf8};
 use super::{BadRows, Decoded};
 use crate::error::{Error, Result, SqlState};
-use crate::stream::letters::{Form, Message, Raw, Source};
+use crate::stream::letters::{Form, Raw, Source};
 
 /// Lines looked at to find out how much memory the columns will take.
 const SAMPLE_LINES: usize = 16;
@@ -67,34 +66,21 @@ fn broken_lines(body: &Bytes, mut table: Table) -> Result<Decoded> {
     table.finish()
 }
 
-/// Messages of one object each.
-pub(super) fn messages(
-    messages: Arc<[Message]>,
-    schema: &SchemaRef,
-    bad: BadRows,
-) -> Result<Decoded> {
-    let mut table = Table::new(schema, Source::Messages(Arc::clone(&messages)), bad);
-    let mut cells = vec![Cell::Absent; table.width()];
-    for (number, message) in messages.iter().enumerate() {
-        let at = Place {
-            line: 1,
-            start: number,
-            end: number,
-        };
-        match utf8(&message.bytes, 1) {
-            Ok(text) => object(&mut table, &mut cells, text, at)?,
-            Err(e) => table.refused(at, e)?,
-        }
-    }
-    table.finish()
-}
-
 /// One object, wherever its lines end.
 pub(super) fn one(raw: &Raw, schema: &SchemaRef) -> Result<Decoded> {
     let mut table = Table::new(schema, text_source(&raw.bytes), BadRows::Refuse);
     let mut cells = vec![Cell::Absent; table.width()];
     let text = utf8(&raw.bytes, 1)?;
-    object(&mut table, &mut cells, text, place(1, 0, text))?;
+    read(&table, &mut cells, text, 1)?;
+    if let Some(context) = &raw.context {
+        let mut beside = vec![Cell::Absent; table.width()];
+        read(&table, &mut beside, context, 1)?;
+        let given = beside.into_iter().zip(&mut cells);
+        for (value, cell) in given.filter(|(v, _)| !matches!(v, Cell::Absent)) {
+            *cell = value;
+        }
+    }
+    table.push(place(1, 0, text), &cells)?;
     table.finish()
 }
 
@@ -130,22 +116,34 @@ fn object<'de>(
     if line.trim().is_empty() {
         return Ok(());
     }
+    match read(table, cells, line, place.line) {
+        Ok(()) => table.push(place, cells),
+        Err(e) => table.refused(place, e),
+    }
+}
+
+/// Reads one object into cells, one per column of the table.
+///
+/// # Errors
+/// 22P02 for what is no object, 42703 for a key that is no column, 42701 for a key twice.
+pub(crate) fn read<'de>(
+    table: &Table,
+    cells: &mut [Cell<'de>],
+    text: &'de str,
+    line: usize,
+) -> Result<()> {
+    if plain(text, table, cells).is_some() {
+        return Ok(());
+    }
     let mut row = Row {
         table,
         cells,
         wrong: None,
-        line: place.line,
+        line,
     };
-    let mut de = serde_json::Deserializer::from_str(line);
+    let mut de = serde_json::Deserializer::from_str(text);
     let parsed = (&mut row).deserialize(&mut de).and_then(|()| de.end());
-    match parsed {
-        Ok(()) => table.push(place, cells),
-        Err(e) => {
-            let wrong = row.wrong.take();
-            let wrong = wrong.unwrap_or_else(|| malformed(place.line, &e));
-            table.refused(place, wrong)
-        }
-    }
+    parsed.map_err(|e| row.wrong.take().unwrap_or_else(|| malformed(line, &e)))
 }
 
 /// One array of objects. Bad ones can be left out; what is no array of JSON values cannot be taken apart.

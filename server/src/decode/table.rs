@@ -30,13 +30,13 @@ pub(super) struct BadCell {
 
 /// Where a row stands in its source.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Its line, from 1, for errors.
-    pub(super) line: usize,
-    /// Its first byte, or its number among messages.
-    pub(super) start: usize,
+    pub(crate) line: usize,
+    /// Its first byte.
+    pub(crate) start: usize,
     /// The byte after its last one.
-    pub(super) end: usize,
+    pub(crate) end: usize,
 }
 
 impl Place {
@@ -54,7 +54,7 @@ impl Place {
 ///
 /// A column that has a default and is left out by a row must not become NULL there, so rows are
 /// grouped by which such columns they leave out; a group's batches lack exactly these.
-pub(super) struct Table {
+pub(crate) struct Table {
     schema: SchemaRef,
     index: HashMap<String, usize>,
     defaulted: Vec<usize>,
@@ -87,7 +87,7 @@ struct Group {
 
 impl Table {
     /// For rows of these columns, read from `source`.
-    pub(super) fn new(schema: &SchemaRef, source: Source, bad: BadRows) -> Self {
+    pub(crate) fn new(schema: &SchemaRef, source: Source, bad: BadRows) -> Self {
         let names = schema.fields().iter().enumerate();
         let defaulted = names
             .clone()
@@ -108,7 +108,7 @@ impl Table {
     }
 
     /// Takes a row into account for [`Self::expect`].
-    pub(super) fn sample(&mut self, line_bytes: usize, cells: &[Cell<'_>]) {
+    pub(crate) fn sample(&mut self, line_bytes: usize, cells: &[Cell<'_>]) {
         self.sampled.0 += 1;
         self.sampled.1 += line_bytes;
         for (bytes, cell) in self.sampled.2.iter_mut().zip(cells) {
@@ -118,7 +118,7 @@ impl Table {
 
     /// Makes room for the rows of so many bytes, judged by those sampled: growing columns step by
     /// step would touch their memory twice. No more is ever set aside than the text is long.
-    pub(super) fn expect(&mut self, text_bytes: usize) {
+    pub(crate) fn expect(&mut self, text_bytes: usize) {
         let (lines, line_bytes, columns) = &self.sampled;
         if *lines < SAMPLE_ENOUGH {
             return;
@@ -138,7 +138,7 @@ impl Table {
     }
 
     /// How many columns there are.
-    pub(super) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.schema.fields().len()
     }
 
@@ -172,7 +172,7 @@ impl Table {
     ///
     /// # Errors
     /// What is wrong with it, when bad rows are refused.
-    pub(super) fn push(&mut self, place: Place, cells: &[Cell<'_>]) -> Result<()> {
+    pub(crate) fn push(&mut self, place: Place, cells: &[Cell<'_>]) -> Result<()> {
         let index = self.group(cells);
         let group = &mut self.groups[index];
         group.spans.push(place.span());
@@ -199,7 +199,7 @@ impl Table {
     }
 
     /// All rows.
-    pub(super) fn finish(mut self) -> Result<Decoded> {
+    pub(crate) fn finish(mut self) -> Result<Decoded> {
         let mut pieces = Vec::new();
         for index in 0..self.groups.len() {
             self.flush(index)?;

@@ -9,7 +9,9 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::words::{next_words_are, parse_name_list, parse_options, take_words};
+use super::words::{
+    next_words_are, parse_dotted_options, parse_name_list, parse_options, take_words,
+};
 
 /// What the statement says.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,12 +32,21 @@ pub struct CreateTable {
     pub partitioned_by: Vec<String>,
     /// `WITH`
     pub options: BTreeMap<String, String>,
-    /// `FROM <word>`: a source, `kafka`.
-    pub source: Option<String>,
+    /// `FROM <word> (…)`: what feeds it.
+    pub source: Option<SourceClause>,
     /// `AS query`
     pub query: Option<Box<Query>>,
     /// `WITH NO DATA`
     pub no_data: bool,
+}
+
+/// `FROM <word> (option = value, …)`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceClause {
+    /// What kind of source: `kafka`.
+    pub kind: String,
+    /// Its options; names may have dots.
+    pub options: BTreeMap<String, String>,
 }
 
 impl CreateTable {
@@ -79,8 +90,10 @@ impl CreateTable {
             } else if next_words_are(p, &["WITH"]) && table.options.is_empty() {
                 table.options = parse_options(p)?;
             } else if take_words(p, &["FROM"]) && table.source.is_none() {
-                table.source = Some(p.parse_identifier()?.value.to_lowercase());
-                skip_parenthesized(p)?;
+                table.source = Some(SourceClause {
+                    kind: p.parse_identifier()?.value.to_lowercase(),
+                    options: parse_dotted_options(p)?,
+                });
             } else if take_words(p, &["AS"]) {
                 table.query = Some(p.parse_query()?);
                 table.no_data = take_words(p, &["WITH", "NO", "DATA"]);
@@ -101,22 +114,4 @@ fn parse_columns(
     } else {
         Ok((Vec::new(), Vec::new()))
     }
-}
-
-/// A source's options are not read yet (the source itself is refused), only stepped over.
-fn skip_parenthesized(p: &mut Parser<'_>) -> Result<(), ParserError> {
-    if !p.consume_token(&Token::LParen) {
-        return Ok(());
-    }
-    let mut depth = 1_usize;
-    while depth > 0 {
-        let next = p.next_token();
-        match next.token {
-            Token::LParen => depth += 1,
-            Token::RParen => depth -= 1,
-            Token::EOF => return p.expected(")", next),
-            _ => {}
-        }
-    }
-    Ok(())
 }

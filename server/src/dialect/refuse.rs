@@ -13,16 +13,7 @@ use super::words::next_words_are;
 use crate::error::{Error, Result};
 
 /// Statements of the language that are not there yet, by their first words, with what to use instead.
-const LATER: [(&[&str], &str); 13] = [
-    (
-        &["OPTIMIZE"],
-        "files are written large enough for now; nothing has to be done",
-    ),
-    (&["VACUUM"], "old files stay for time travel"),
-    (
-        &["RESTORE"],
-        "use CREATE TABLE … AS SELECT … VERSION AS OF n",
-    ),
+const LATER: &[(&[&str], &str)] = &[
     (&["ERASE"], "use DELETE"),
     (&["DECLASSIFY"], "grant SELECT on a view"),
     (
@@ -37,14 +28,12 @@ const LATER: [(&[&str], &str); 13] = [
     (&["CREATE", "UNLOGGED"], "use CREATE TABLE"),
     (
         &["ALTER", "STREAMING", "TABLE"],
-        "only SET (flush_interval = '…') can be altered",
+        "only SET (option = value), PAUSE and RESUME can be said",
     ),
     (
         &["ALTER", "MATERIALIZED", "VIEW"],
         "SET (option = value) can be altered; for the rest use CREATE OR REPLACE MATERIALIZED VIEW",
     ),
-    (&["SAVEPOINT"], "statements commit by themselves"),
-    (&["RELEASE"], "statements commit by themselves"),
 ];
 
 /// The refusal of a statement that is not there yet.

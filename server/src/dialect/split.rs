@@ -47,11 +47,19 @@ pub(super) fn split(dialect: &dyn Dialect, sql: &str) -> Result<Vec<Piece>> {
         if token.token == Token::SemiColon {
             push(&mut pieces, std::mem::take(&mut current), sql, &lines);
         } else if token.token != Token::EOF {
-            current.push(token);
+            current.push(plain(token));
         }
     }
     push(&mut pieces, current, sql, &lines);
     Ok(pieces)
+}
+
+/// A dollar-quoted text is a text like any other; the parser takes it in expressions only.
+fn plain(mut token: TokenWithSpan) -> TokenWithSpan {
+    if let Token::DollarQuotedString(quoted) = &mut token.token {
+        token.token = Token::SingleQuotedString(std::mem::take(&mut quoted.value));
+    }
+    token
 }
 
 /// Refuses a chain of operators whose syntax tree would be too deep to walk: parentheses are bounded by

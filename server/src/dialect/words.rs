@@ -82,6 +82,47 @@ pub(super) fn parse_options(p: &mut Parser<'_>) -> Result<BTreeMap<String, Strin
     Ok(options)
 }
 
+/// `(name.with.dots = value, …)`; a name may stand in quotes of either kind.
+pub(super) fn parse_dotted_options(
+    p: &mut Parser<'_>,
+) -> Result<BTreeMap<String, String>, ParserError> {
+    let mut options = BTreeMap::new();
+    p.expect_token(&Token::LParen)?;
+    while !p.consume_token(&Token::RParen) {
+        if !options.is_empty() {
+            p.expect_token(&Token::Comma)?;
+        }
+        let key = dotted_name(p)?;
+        p.expect_token(&Token::Eq)?;
+        let value = option_text(&p.parse_expr()?)?;
+        if options.insert(key.clone(), value).is_some() {
+            return Err(ParserError::ParserError(format!(
+                "option \"{key}\" is given twice"
+            )));
+        }
+    }
+    Ok(options)
+}
+
+fn dotted_name(p: &mut Parser<'_>) -> Result<String, ParserError> {
+    let mut name = String::new();
+    loop {
+        let next = p.next_token();
+        match &next.token {
+            Token::Word(word) if word.quote_style.is_none() => {
+                name.push_str(&word.value.to_lowercase());
+            }
+            Token::Word(word) => name.push_str(&word.value),
+            Token::SingleQuotedString(text) if name.is_empty() => name.push_str(text),
+            _ => return p.expected("the name of an option", next),
+        }
+        if !p.consume_token(&Token::Period) {
+            return Ok(name);
+        }
+        name.push('.');
+    }
+}
+
 fn option_text(value: &Expr) -> Result<String, ParserError> {
     match value {
         Expr::Value(v) => match &v.value {

@@ -30,6 +30,8 @@ use crate::config::{Config, Secret};
 use crate::error::{Error, Result, SqlState};
 use crate::governance::audit::Audit;
 use crate::governance::scram;
+use crate::jobs::clock::Clock;
+use crate::jobs::{self, Jobs};
 use crate::lake;
 use crate::stream::{DirLock, Stream, StreamOptions, TableSpec, ViewSpec, internal};
 use crate::tasks::{self, AbortOnDrop};
@@ -59,14 +61,19 @@ impl Engine {
         let keys = Keys::new(config.idempotency_window, config.max_idempotency_keys);
         keys.load(&base, &stream.head()).await?;
         let queries = super::QueryThreads::start()?;
+        let stop = CancellationToken::new();
+        let clock = Clock::open(config.data.join("clock"));
         let engine = Arc::new_cyclic(|engine| Self {
             audit: Audit::start(Arc::clone(&store)),
             refresher: Refresher::new(
                 Arc::new(EngineHost::new(std::sync::Weak::clone(engine))),
                 Pace::default(),
             ),
+            jobs: Jobs::new(stop.clone()),
+            clock,
             sessions: Sessions::default(),
-            stop: CancellationToken::new(),
+            sources: super::sources::Sources::default(),
+            stop,
             keys: Arc::new(keys),
             replays: Arc::default(),
             catalog: Arc::new(ArcSwap::new(snapshot)),
@@ -110,6 +117,7 @@ impl Engine {
         });
         if let Ok(mut background) = self.background.lock() {
             background.push(AbortOnDrop::new(refresher));
+            background.extend(jobs::start(self));
             background.push(AbortOnDrop::new(expiry));
         }
     }

@@ -7,6 +7,8 @@
 mod files;
 mod prune;
 
+pub(crate) use files::scanned;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, new_null_array};
@@ -28,7 +30,7 @@ use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 
 use crate::lake::LakeSnapshot;
-use crate::stream::head::{Lsn, TableHead, TailBatch};
+use crate::stream::head::{Lsn, TableHead, TailBatch, Upkeep};
 use crate::types::LSN;
 
 /// One table at one cut. Cheap to build, one per statement and reference.
@@ -60,6 +62,7 @@ impl WeirTable {
             lake: snapshot,
             flushed: Lsn::default(),
             changes: 0,
+            upkeep: Upkeep::default(),
             tail: Vec::new(),
         };
         Self::new(Arc::new(head), false)

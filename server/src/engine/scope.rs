@@ -300,7 +300,8 @@ impl Scope {
             settings: self.caller.settings.clone(),
             functions: Vec::new(),
             activity: self.engine.sessions.list(),
-            jobs: Vec::new(),
+            jobs: Some(Arc::clone(&self.engine.jobs)),
+            sources: self.engine.sources.list(),
         })
     }
 

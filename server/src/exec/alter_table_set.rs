@@ -1,7 +1,7 @@
-//! `ALTER TABLE t SET (flush_interval = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
+//! `ALTER TABLE t SET (flush_interval = '…', retention = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
 //!
 //! `event_time` and `schema_evolution` decide what is stored, so they are set when a table is made;
-//! `flush_interval` and `on_violation` hold for what comes.
+//! `flush_interval` and `on_violation` hold for what comes, `retention` says how long rows stay.
 
 mod materialized_view;
 
@@ -12,6 +12,7 @@ use crate::dialect::AlterTableSet;
 use crate::engine::open::parse_duration;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
+use crate::jobs::retention;
 
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
@@ -45,10 +46,15 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
         match key.as_str() {
             "flush_interval" => interval = Some(parse_duration(value)?),
             "on_violation" => create_table::on_violation(value)?,
+            "retention" => {
+                if retention::parse(Some(value))?.is_some() {
+                    retention::check_table(&catalog, found)?;
+                }
+            }
             "event_time" | "schema_evolution" => {
                 return Err(Error::unsupported(
                     format!("option \"{key}\" cannot be changed"),
-                    "only flush_interval and on_violation can: create a table with the options and copy the rows",
+                    "flush_interval, on_violation and retention can: create a table with the options and copy the rows",
                 ));
             }
             _ => {
@@ -56,7 +62,7 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
                     SqlState::INVALID_PARAMETER_VALUE,
                     format!("unrecognized option \"{key}\""),
                 )
-                .with_hint("flush_interval and on_violation can be set"));
+                .with_hint("flush_interval, on_violation and retention can be set"));
             }
         }
         relation.options.insert(key.clone(), value.clone());

@@ -15,6 +15,7 @@ use crate::engine::open::location;
 use crate::engine::scope::{Scope, bound};
 use crate::error::{Error, Result};
 use crate::governance::privileges;
+use crate::jobs::retention;
 use crate::stream::ViewSpec;
 use crate::views::{self, Kept, Options};
 
@@ -61,6 +62,7 @@ pub(super) async fn execute(run: &Run, s: &CreateMaterializedView) -> Result<Out
         let engine = Arc::clone(&scope.engine);
         let _ddl = engine.ddl().await;
         let catalog = engine.catalog();
+        retention::check_view(&catalog, &view.name, analysis.strategy, &analysis.sources)?;
         let old = match place.occupant(&catalog) {
             None => None,
             Some(there) if or_replace => {

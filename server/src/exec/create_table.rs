@@ -4,6 +4,7 @@
 mod columns;
 mod expressions;
 mod options;
+mod source;
 
 use std::sync::Arc;
 
@@ -47,13 +48,7 @@ fn refuse(s: &CreateTable) -> Result<()> {
         "CREATE TEMPORARY TABLE",
         "create an ordinary table and drop it when done",
     )?;
-    if let Some(source) = &s.source {
-        clause(
-            true,
-            &format!("FROM {}", source.to_uppercase()),
-            "send the rows with INSERT, COPY or HTTP",
-        )?;
-    }
+    source::refuse(s)?;
     if s.query.is_none() {
         return Ok(());
     }
@@ -84,7 +79,10 @@ async fn empty(run: &Run, s: &CreateTable, place: Place) -> Result<Outcome> {
     relation.checks = defined.checks;
     relation.partition_by = s.partitioned_by.clone();
     relation.options = s.options.clone();
-    make(
+    relation
+        .options
+        .extend(source::declare(run, s, &relation.columns).await?);
+    let made = make(
         &run.scope.engine,
         &place,
         relation,
@@ -92,6 +90,9 @@ async fn empty(run: &Run, s: &CreateTable, place: Place) -> Result<Outcome> {
         Vec::new,
     )
     .await?;
+    if let Some(made) = made {
+        source::begin(run, &made).await;
+    }
     relations::note_write(run, "CREATE TABLE")?;
     Outcome::command(super::command(&run.statement))
 }

@@ -29,6 +29,7 @@ pub(super) async fn execute(run: &Run, s: &DropObject) -> Result<Outcome> {
             return Ok(());
         }
         engine.commit(dropped.changes).await?;
+        engine.sources.change();
         relations::delete_storage(&engine, &dropped.relations).await;
         Ok(())
     })

@@ -160,6 +160,52 @@ pub async fn store(
     append(scope, relation, good, sieve.letters, delivery).await
 }
 
+/// Rows of a source as its table stores them, all or none.
+///
+/// # Errors
+/// What `Intake::apply` reports.
+pub fn accept(
+    scope: &Arc<Scope>,
+    relation: &Relation,
+    batches: &[RecordBatch],
+) -> Result<Vec<RecordBatch>> {
+    let intake = Intake::new(scope, relation)?;
+    batches.iter().map(|b| intake.apply(b)).collect()
+}
+
+/// What a source stores at once: rows that were accepted, and letters of those that were not.
+pub fn parts(
+    scope: &Scope,
+    relation: &Relation,
+    rows: Vec<RecordBatch>,
+    letters: &Letters,
+    door: &str,
+) -> Result<Vec<(Oid, Vec<RecordBatch>)>> {
+    let mut parts = vec![(relation.oid, rows)];
+    if !letters.is_empty() {
+        let batch = letters::batch(&addressee(scope, relation, door), letters, now_micros())?;
+        parts.push((internal::DEAD_LETTERS, vec![batch]));
+    }
+    Ok(parts)
+}
+
+/// Stores the parts and where their source stands then, all or none.
+///
+/// # Errors
+/// 53400 when there is no room within `wait`; nothing was stored then.
+pub async fn append_from(
+    stream: &Stream,
+    parts: Vec<(Oid, Vec<RecordBatch>)>,
+    source: &[u8],
+    wait: Duration,
+) -> Result<Appended> {
+    let wait = Some(wait);
+    let origin = Origin { source, wait };
+    stream
+        .append_from(parts, origin, Turn::default(), None)
+        .await
+}
+
 /// Keeps the rows a table takes, and letters of those it does not.
 pub(super) struct Sieve {
     intake: Intake,

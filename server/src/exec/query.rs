@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
     VisitorMut,
 };
 
-use super::{Outcome, Run, rows};
+use super::{Outcome, Run, rows, set_config};
 use crate::dialect::words::fold;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
@@ -24,7 +24,8 @@ use crate::types::LSN;
 /// Runs a query; its rows stream.
 pub(super) async fn execute(run: &Run, query: &Query) -> Result<Outcome> {
     check(query)?;
-    let (scope, shown) = with_lsn(&run.scope, query);
+    let (scope, mut shown) = with_lsn(&run.scope, query);
+    set_config::perform(run, &mut shown)?;
     let state = scope.state()?;
     let plan = bound_plan(&state, Ast::Query(Box::new(shown)), &run.params).await?;
     let physical = state.create_physical_plan(&plan).await?;
@@ -44,7 +45,8 @@ pub(super) async fn describe(
     hints: &[Option<DataType>],
 ) -> Result<Description> {
     check(query)?;
-    let (scope, shown) = with_lsn(&run.scope, query);
+    let (scope, mut shown) = with_lsn(&run.scope, query);
+    set_config::put_values(&mut shown)?;
     let state = scope.state()?;
     let (params, plan) = parameters(&state, Ast::Query(Box::new(shown)), hints).await?;
     let plan = state
@@ -67,7 +69,7 @@ pub(super) async fn bound_plan(
     params: &[ScalarValue],
 ) -> Result<LogicalPlan> {
     let plan = Box::pin(planned(state, statement)).await?;
-    let wanted = plan.get_parameter_types()?.len();
+    let wanted = semantics::parameters::types(&plan)?.len();
     if wanted > 0 && params.is_empty() {
         return Err(Error::refused(
             SqlState::UNDEFINED_PARAMETER,
@@ -136,7 +138,7 @@ pub(super) async fn parameters(
     hints: &[Option<DataType>],
 ) -> Result<(Vec<DataType>, LogicalPlan)> {
     let plan = Box::pin(planned(state, statement)).await?;
-    let inferred = plan.get_parameter_types()?;
+    let inferred = semantics::parameters::types(&plan)?;
     let count = inferred
         .keys()
         .filter_map(|name| name.trim_start_matches('$').parse::<usize>().ok())

@@ -226,11 +226,14 @@ impl Replay {
                 let raw = Raw {
                     bytes,
                     form,
-                    context: None,
+                    context: context.filter(|_| form == Form::Json).map(Arc::from),
                     position: None,
                 };
                 let decoded = decode::again(&raw, header.as_deref(), &self.columns)?;
                 decoded.pieces.into_iter().map(|p| p.batch).collect()
+            }
+            Form::Avro | Form::Message => {
+                return Err(Error::Internal("a form that is not read again".to_owned()));
             }
             Form::CopyText | Form::CopyCsv | Form::CopyBinary => {
                 let (options, names) = CopyOptions::of_context(form, context.unwrap_or_default())?;

@@ -27,9 +27,12 @@ use crate::engine::scan::WeirTable;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::lake;
-use crate::stream::{self, head::TableHead};
+use crate::stream::{
+    self,
+    head::{DbHead, TableHead},
+};
 use crate::types::LSN;
-use crate::views::{Kept, OnSourceChange};
+use crate::views::{self, Kept, OnSourceChange};
 
 /// What rows of the new state are: changed and new ones pass the table's constraints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +77,8 @@ pub(super) struct Change {
 pub(super) struct Counting {
     /// Those that keep what they have counted.
     ignoring: Vec<Oid>,
-    /// True when some are made anew after the change.
-    following: bool,
+    /// Those that are made anew after the change.
+    following: Vec<(Kept, String)>,
 }
 
 /// What a change of a table's rows means for its materialized views.
@@ -94,7 +97,11 @@ pub(super) fn check_views(scope: &Scope, relation: &Relation) -> Result<Counting
         };
         match kept.on_source_change() {
             OnSourceChange::Ignore => counting.ignoring.push(view.oid),
-            OnSourceChange::Recompute => counting.following = true,
+            OnSourceChange::Recompute => {
+                let view = (kept, view.name.clone());
+                check_remade(&scope.head, &view)?;
+                counting.following.push(view);
+            }
             OnSourceChange::Fail => {
                 return Err(Error::refused(
                     SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -112,6 +119,36 @@ pub(super) fn check_views(scope: &Scope, relation: &Relation) -> Result<Counting
         }
     }
     Ok(counting)
+}
+
+/// Refuses a change after which a view would have to be made from rows that are not there any more.
+fn check_remade(head: &DbHead, (kept, name): &(Kept, String)) -> Result<()> {
+    let state = head.views.get(&kept.oid);
+    match state.and_then(|state| state.holds_dropped_rows_of(&kept.sources, head)) {
+        None => Ok(()),
+        Some(_) => Err(views::refresh::cannot_be_made_anew(name)),
+    }
+}
+
+/// What comes before a change of a table that stands still: views that keep what they have counted store
+/// it, and none that follows has to be made from rows that retention dropped since the statement began.
+pub(super) async fn before_change(scope: &Scope, views: &Counting) -> Result<()> {
+    let head = scope.engine.stream.head();
+    for view in &views.following {
+        check_remade(&head, view)?;
+    }
+    for view in &views.ignoring {
+        Box::pin(scope.engine.refresher.refresh(*view)).await?;
+    }
+    Ok(())
+}
+
+/// What comes after it.
+pub(super) fn after_change(scope: &Scope, views: &Counting) {
+    if !views.following.is_empty() {
+        // their reads are exact meanwhile: they ask the table itself
+        scope.engine.refresher.nudge();
+    }
 }
 
 /// Makes the change; the numbers of rows it concerned.
@@ -132,21 +169,18 @@ pub(super) async fn apply(
         .unwrap_or_default();
     let key = (schema_name, relation.name.clone());
     let intake = Intake::new(scope, relation)?;
-    let refresher = &scope.engine.refresher;
     let counted = scope
         .engine
         .stream
         .exclusive(relation.oid, async |table| {
-            // what such a view has not stored yet is in the table, which stands still now
-            for view in &views.ignoring {
-                Box::pin(refresher.refresh(*view)).await?;
-            }
+            before_change(scope, &views).await?;
             let snapshot = head.lake.with_table(table)?;
             let stored = TableHead {
                 lake: Arc::new(snapshot.clone()),
                 tail: Vec::new(),
                 flushed: head.flushed,
                 changes: head.changes,
+                upkeep: head.upkeep,
                 schema: Arc::clone(&head.schema),
                 oid: head.oid,
                 streaming: head.streaming,
@@ -187,10 +221,7 @@ pub(super) async fn apply(
             Ok((after.table, counted))
         })
         .await?;
-    if views.following {
-        // their reads are exact meanwhile: they ask the table itself
-        refresher.nudge();
-    }
+    after_change(scope, &views);
     Ok(counted)
 }
 

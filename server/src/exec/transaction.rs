@@ -1,9 +1,10 @@
-//! `BEGIN`, `COMMIT`, `ROLLBACK`. What a block means is written at [`crate::session::transaction`].
+//! `BEGIN`, `COMMIT`, `ROLLBACK`, `SAVEPOINT`. What a block means is written at [`crate::session::transaction`].
 
 use datafusion::sql::sqlparser::ast::{Statement as Ast, TransactionAccessMode, TransactionMode};
 
 use super::{Outcome, Run};
 use crate::dialect::refuse::clause;
+use crate::dialect::words::fold;
 use crate::error::{Error, Result};
 
 /// Begins or ends a block.
@@ -38,10 +39,21 @@ pub(super) fn execute(run: &Run, statement: &Ast) -> Result<Outcome> {
         }
         Ast::Rollback { chain, savepoint } => {
             clause(*chain, "ROLLBACK AND CHAIN", "use ROLLBACK and BEGIN")?;
-            clause(savepoint.is_some(), "ROLLBACK TO SAVEPOINT", "use ROLLBACK")?;
+            if let Some(name) = savepoint {
+                session.with_transaction(|t| t.rollback_to(&fold(name)))?;
+                return Outcome::command("ROLLBACK");
+            }
             session.with_named(|named| named.end_transaction());
             session.with_transaction(|t| t.rollback())?;
             Outcome::command("ROLLBACK")
+        }
+        Ast::Savepoint { name } => {
+            session.with_transaction(|t| t.savepoint(fold(name)))?;
+            Outcome::command("SAVEPOINT")
+        }
+        Ast::ReleaseSavepoint { name } => {
+            session.with_transaction(|t| t.release(&fold(name)))?;
+            Outcome::command("RELEASE")
         }
         _ => Err(Error::Internal("not a transaction statement".to_owned())),
     }

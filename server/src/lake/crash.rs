@@ -25,6 +25,18 @@ pub const CRASH_POINTS: &[&str] = &[
     "state-before-parquet",
     "state-after-data-fsync-before-commit",
     "state-after-commit-before-publish",
+    "compact-after-data-fsync-before-commit",
+    "compact-after-commit-before-publish",
+    "expire-after-data-fsync-before-commit",
+    "expire-after-commit-before-publish",
+    "restore-before-commit",
+    "restore-after-commit-before-publish",
+    "checkpoint-before-write",
+    "checkpoint-after-write",
+    "clean-log-before-delete",
+    "clean-log-after-delete",
+    "vacuum-before-delete",
+    "vacuum-after-delete",
 ];
 
 /// Aborts the process when a test armed the point `name` with the action `return`.

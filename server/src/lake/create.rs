@@ -9,8 +9,8 @@ use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use url::Url;
 
+use super::checkpoint::CHECKPOINT_INTERVAL;
 use super::open::{handle, table_snapshot};
-use super::write::CHECKPOINT_INTERVAL;
 use super::{LakeSnapshot, store};
 use crate::error::{Error, Result, SqlState};
 

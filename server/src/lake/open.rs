@@ -156,11 +156,22 @@ async fn versions(table: &DeltaTable) -> Result<Versions> {
             checkpoints.extend(file.get(..20).and_then(|n| n.parse::<u64>().ok()));
         }
     }
-    let first_commit = commits.iter().min().copied();
     let latest = commits.iter().max().copied();
-    let earliest = match first_commit {
+    // cleaning a log may have been interrupted: only what follows without a gap can be replayed
+    commits.sort_unstable();
+    let first = commits
+        .iter()
+        .rev()
+        .zip(commits.iter().rev().skip(1))
+        .find(|(above, below)| **above > **below + 1)
+        .map(|(above, _)| *above)
+        .or_else(|| commits.first().copied());
+    let earliest = match first {
         Some(0) => Some(0),
-        _ => checkpoints.iter().min().copied(),
+        first => {
+            let usable = |at: &&u64| first.is_some_and(|first| **at + 1 >= first);
+            checkpoints.iter().filter(usable).min().copied()
+        }
     };
     match (earliest, latest) {
         (Some(earliest), Some(latest)) => Ok(Versions {

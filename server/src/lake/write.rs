@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 
 use arrow::record_batch::RecordBatch;
-use deltalake::checkpoints;
 use deltalake::datafile::writer::{DeltaWriter, WriterConfig};
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, Remove, Transaction};
@@ -17,10 +16,31 @@ use super::{LakeSnapshot, encoding};
 use crate::error::Result;
 
 /// A file is closed when it reaches this size.
-const TARGET_FILE_SIZE: Option<NonZeroU64> = NonZeroU64::new(128 * 1024 * 1024);
+pub const TARGET_FILE_BYTES: u64 = 128 * 1024 * 1024;
+const TARGET_FILE_SIZE: Option<NonZeroU64> = NonZeroU64::new(TARGET_FILE_BYTES);
 
-/// Commits between two checkpoints of the log.
-pub(super) const CHECKPOINT_INTERVAL: i64 = 50;
+/// What a commit is called in the table's history.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Operation {
+    /// Rows are added or changed.
+    #[default]
+    Write,
+    /// The same rows in other files.
+    Optimize {
+        /// Which files were looked at; all of them when empty.
+        predicate: Option<String>,
+    },
+    /// Rows leave by their age.
+    Expire {
+        /// Which.
+        predicate: String,
+    },
+    /// The files of an older version.
+    Restore {
+        /// That version.
+        version: i64,
+    },
+}
 
 /// One commit to be made.
 #[derive(Debug, Default)]
@@ -35,6 +55,8 @@ pub struct Commit {
     pub marks: Vec<(String, i64)>,
     /// Free entries of the commit's info.
     pub metadata: Vec<(String, Value)>,
+    /// What the history calls it.
+    pub operation: Operation,
 }
 
 /// Writes batches in the stored schema as Parquet files of the table, not yet part of it.
@@ -80,16 +102,11 @@ where
 /// Commits on top of `snapshot`, which must be the newest the caller knows, and gives the state
 /// after it. With `txn`, an answer that got lost is looked up again: the commit is made once.
 pub async fn commit(snapshot: &LakeSnapshot, commit: Commit) -> Result<LakeSnapshot> {
-    let blind = commit.removes.is_empty();
-    let operation = DeltaOperation::Write {
-        mode: if blind {
-            SaveMode::Append
-        } else {
-            SaveMode::Overwrite
-        },
-        partition_by: (!snapshot.partition_by.is_empty()).then(|| snapshot.partition_by.to_vec()),
-        predicate: None,
-    };
+    let blind = commit.removes.is_empty() && commit.operation == Operation::Write;
+    // Another writer's commit in between is no reason to lose or double rows: delta-rs does not look
+    // for conflicts of files that are only rearranged.
+    let alone = commit.operation != Operation::Write;
+    let operation = operation(snapshot, commit.operation, blind);
     let mut metadata = commit.metadata;
     if blind {
         metadata.push(("isBlindAppend".to_owned(), Value::Bool(true)));
@@ -97,6 +114,9 @@ pub async fn commit(snapshot: &LakeSnapshot, commit: Commit) -> Result<LakeSnaps
     let mut properties = CommitProperties::default()
         .with_metadata(metadata)
         .with_cleanup_expired_logs(Some(false));
+    if alone {
+        properties = properties.with_max_retries(0);
+    }
     for (app_id, version) in commit.txn.iter().chain(&commit.marks) {
         properties = properties.with_application_transaction(Transaction::new(app_id, *version));
     }
@@ -114,9 +134,8 @@ pub async fn commit(snapshot: &LakeSnapshot, commit: Commit) -> Result<LakeSnaps
     // Awaiting what this gives would run delta-rs's hooks, which read the state once more.
     match prepared.await {
         Ok(_) => {
-            let after = snapshot.refreshed().await?;
-            checkpoint(&after).await;
-            Ok(after)
+            crate::metrics::delta_commit();
+            snapshot.refreshed().await
         }
         Err(e) => match made_it(snapshot, commit.txn.as_ref()).await {
             Some(after) => {
@@ -128,13 +147,28 @@ pub async fn commit(snapshot: &LakeSnapshot, commit: Commit) -> Result<LakeSnaps
     }
 }
 
-/// Sums up the log from time to time, so opening the table stays quick. Failing costs only that.
-async fn checkpoint(snapshot: &LakeSnapshot) {
-    if snapshot.version % CHECKPOINT_INTERVAL != 0 {
-        return;
-    }
-    if let Err(e) = checkpoints::create_checkpoint(&snapshot.table, None).await {
-        tracing::warn!(table = %snapshot.root, error = %e, "cannot write a checkpoint");
+fn operation(snapshot: &LakeSnapshot, operation: Operation, blind: bool) -> DeltaOperation {
+    match operation {
+        Operation::Write => DeltaOperation::Write {
+            mode: match blind {
+                true => SaveMode::Append,
+                false => SaveMode::Overwrite,
+            },
+            partition_by: (!snapshot.partition_by.is_empty())
+                .then(|| snapshot.partition_by.to_vec()),
+            predicate: None,
+        },
+        Operation::Optimize { predicate } => DeltaOperation::Optimize {
+            predicate,
+            target_size: i64::try_from(TARGET_FILE_BYTES).unwrap_or(i64::MAX),
+        },
+        Operation::Expire { predicate } => DeltaOperation::Delete {
+            predicate: Some(predicate),
+        },
+        Operation::Restore { version } => DeltaOperation::Restore {
+            version: u64::try_from(version).ok(),
+            datetime: None,
+        },
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
 
@@ -29,6 +29,8 @@ pub trait SessionCalls: Send + Sync {
         statement: &Arc<Statement>,
         params: Vec<ScalarValue>,
     ) -> Result<Outcome>;
+    /// Columns of a cursor declared in SQL.
+    fn cursor_schema(&self, name: &str) -> Result<SchemaRef>;
     /// Where the transaction stands.
     fn transaction_status(&self) -> TransactionStatus;
     /// A setting's value.
@@ -65,6 +67,10 @@ impl SessionCalls for Session {
         params: Vec<ScalarValue>,
     ) -> Result<Outcome> {
         self.execute(statement, params).await
+    }
+
+    fn cursor_schema(&self, name: &str) -> Result<SchemaRef> {
+        self.cursor_schema(name)
     }
 
     fn transaction_status(&self) -> TransactionStatus {

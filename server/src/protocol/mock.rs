@@ -248,6 +248,13 @@ impl SessionCalls for MockSession {
         })
     }
 
+    fn cursor_schema(&self, name: &str) -> Result<SchemaRef> {
+        Err(Error::refused(
+            SqlState("34000"),
+            format!("cursor \"{name}\" does not exist"),
+        ))
+    }
+
     fn transaction_status(&self) -> TransactionStatus {
         TransactionStatus::Idle
     }

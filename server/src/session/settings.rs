@@ -196,6 +196,13 @@ const KNOWN: &[Known] = &[
         "bytes of a name",
     ),
     known(
+        "max_index_keys",
+        "32",
+        Rule::Fixed,
+        false,
+        "columns an index may have; there are no indexes",
+    ),
+    known(
         "server_version",
         "15.18",
         Rule::Fixed,

@@ -13,8 +13,8 @@ use deltalake::DeltaTable;
 use futures::{Stream as Batches, StreamExt, stream};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 
-use super::core::Core;
-use super::head::{Lsn, TailBatch, ViewHead};
+use super::core::{Core, Counts};
+use super::head::{Lsn, TailBatch, Upkeep, ViewHead};
 use super::tail;
 use crate::error::{Error, Result, SqlState};
 use crate::lake::crash::crash_point;
@@ -34,7 +34,7 @@ pub(super) struct Owned {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     /// The last commit ended in an error: the log must be asked before the next one.
-    uncertain: bool,
+    pub(super) uncertain: bool,
     /// The table was dropped while others waited for the lock.
     pub(super) dropped: bool,
 }
@@ -45,7 +45,7 @@ impl Owned {
         format!("weir/{oid}/wal")
     }
 
-    async fn locked(&self) -> Result<OwnedMutexGuard<Ledger>> {
+    pub(super) async fn locked(&self) -> Result<OwnedMutexGuard<Ledger>> {
         let guard = Arc::clone(&self.lock).lock_owned().await;
         if guard.dropped {
             return Err(Error::undefined_table(&self.name));
@@ -60,20 +60,21 @@ pub(super) async fn flush(core: Arc<Core>, table: Arc<Owned>) -> Result<Lsn> {
     flush_locked(&core, &table, &mut ledger).await
 }
 
-async fn flush_locked(core: &Core, table: &Owned, ledger: &mut Ledger) -> Result<Lsn> {
+pub(super) async fn flush_locked(core: &Core, table: &Owned, ledger: &mut Ledger) -> Result<Lsn> {
     let Some(captured) = core.capture(table.oid) else {
         return Err(Error::undefined_table(&table.name));
     };
-    let Some(last) = captured.tail.last() else {
+    let rows_end = captured.tail.last().map(|last| last.hi);
+    let marks_end = captured.marks.iter().map(|(lsn, _)| *lsn).max();
+    let Some(target) = rows_end.max(marks_end) else {
         return Ok(captured.flushed);
     };
-    let target = last.hi;
     crash_point("flush-before-parquet");
     let lake = captured.lake.refreshed().await?;
     // A change may have been committed by a statement that ended before it could publish it.
-    let changes = match lake.version == captured.lake.version {
+    let counts = match lake.version == captured.lake.version {
         true => None,
-        false => Some(changes_of(&lake, table.oid).await?),
+        false => Some(counts_of(&lake, table.oid).await?),
     };
     // An earlier attempt may have landed although it reported an error.
     let stored = if ledger.uncertain || lake.version != captured.lake.version {
@@ -88,8 +89,15 @@ async fn flush_locked(core: &Core, table: &Owned, ledger: &mut Ledger) -> Result
         .filter_map(|batch| tail::above(batch, stored))
         .map(|batch: TailBatch| tail::conform(&batch.batch, &lake.schema))
         .collect::<Result<_>>()?;
+    // a commit that landed has the positions of its source up to where it went
+    let marks: Vec<(String, i64)> = captured
+        .marks
+        .into_iter()
+        .filter(|(lsn, _)| *lsn > stored)
+        .map(|(_, mark)| mark)
+        .collect();
     let target = target.max(stored);
-    let lake = if rows.is_empty() {
+    let lake = if rows.is_empty() && marks.is_empty() {
         lake
     } else {
         ledger.uncertain = true;
@@ -98,13 +106,14 @@ async fn flush_locked(core: &Core, table: &Owned, ledger: &mut Ledger) -> Result
         let commit = Commit {
             adds,
             txn: Some((Owned::wal_app(table.oid), target.0)),
+            marks,
             ..Commit::default()
         };
         lake::commit(&lake, commit).await?
     };
     crash_point("flush-after-commit-before-publish");
     ledger.uncertain = false;
-    core.stored(table.oid, lake, target, changes)?;
+    core.stored(table.oid, lake, target, counts)?;
     Ok(target)
 }
 
@@ -146,6 +155,7 @@ pub(super) async fn append(
         );
         Ok(batch)
     });
+    let _writing = core.in_use.write();
     let adds = lake::write_files(&planned, std::pin::pin!(batches)).await?;
     let rows = rows.into_inner();
     if adds.is_empty() {
@@ -154,6 +164,10 @@ pub(super) async fn append(
     crash_point("append-after-data-fsync-before-commit");
     let _ledger = table.locked().await?;
     let lake = newest(&core, &table).await?;
+    let counts = match core.head().tables.get(&table.oid) {
+        Some(known) if known.lake.version == lake.version => None,
+        _ => Some(counts_of(&lake, table.oid).await?),
+    };
     if lake.schema != planned.schema || lake.partition_by != planned.partition_by {
         return Err(Error::refused(
             SqlState::SERIALIZATION_FAILURE,
@@ -169,7 +183,7 @@ pub(super) async fn append(
     };
     let lake = lake::commit(&lake, commit).await?;
     crash_point("append-after-commit-before-publish");
-    core.stored(table.oid, lake, Lsn::default(), None)?;
+    core.stored(table.oid, lake, Lsn::default(), counts)?;
     Ok(rows)
 }
 
@@ -200,8 +214,8 @@ where
 }
 
 async fn publish_change(core: &Core, oid: Oid, lake: LakeSnapshot) -> Result<()> {
-    let changes = changes_of(&lake, oid).await?;
-    core.stored(oid, lake, Lsn::default(), Some(changes))
+    let counts = counts_of(&lake, oid).await?;
+    core.stored(oid, lake, Lsn::default(), Some(counts))
 }
 
 /// Which runs of a view's state a new one replaces.
@@ -230,6 +244,8 @@ pub struct StateChange {
     pub durable: Lsn,
     /// Epochs of all source tables it was made from.
     pub epochs: BTreeMap<Oid, i64>,
+    /// What the tables' retention had dropped when the state was last made from all their rows.
+    pub drops: BTreeMap<Oid, i64>,
     /// When it was computed, in microseconds since the Unix epoch.
     pub at: i64,
 }
@@ -283,6 +299,7 @@ pub(super) async fn commit_state(
         state: Arc::new(lake.clone()),
         durable: change.durable,
         epochs: change.epochs,
+        drops: change.drops,
         run: change.base + 1,
         refreshed_at: Some(change.at),
     };
@@ -305,16 +322,19 @@ pub(super) struct StateApps {
     at: String,
     durable: String,
     epochs: Vec<(Oid, String)>,
+    drops: Vec<(Oid, String)>,
 }
 
 impl StateApps {
     pub(super) fn new(view: Oid, source: Oid, sources: &[Oid]) -> Self {
         let epoch = |oid: &Oid| (*oid, format!("mv/{view}/{oid}/epoch"));
+        let drops = |oid: &Oid| (*oid, format!("mv/{view}/{oid}/drops"));
         Self {
             run: format!("mv/{view}/run"),
             at: format!("mv/{view}/at"),
             durable: format!("mv/{view}/{source}"),
             epochs: sources.iter().map(epoch).collect(),
+            drops: sources.iter().map(drops).collect(),
         }
     }
 
@@ -324,9 +344,14 @@ impl StateApps {
         for (oid, app) in &self.epochs {
             epochs.insert(*oid, lake.txn_version(app).await?.unwrap_or(0));
         }
+        let mut drops = BTreeMap::new();
+        for (oid, app) in &self.drops {
+            drops.insert(*oid, lake.txn_version(app).await?.unwrap_or(0));
+        }
         Ok(ViewHead {
             durable: Lsn(lake.txn_version(&self.durable).await?.unwrap_or(0)),
             epochs,
+            drops,
             run: lake.txn_version(&self.run).await?.unwrap_or(0),
             refreshed_at: lake.txn_version(&self.at).await?,
             state: Arc::new(lake),
@@ -334,18 +359,31 @@ impl StateApps {
     }
 
     fn marks(&self, view: &ViewHead) -> Vec<(String, i64)> {
-        let epochs = self.epochs.iter().filter_map(|(oid, app)| {
-            let epoch = view.epochs.get(oid)?;
-            Some((app.clone(), *epoch))
-        });
+        let marks = |apps: &[(Oid, String)], counts: &BTreeMap<Oid, i64>| -> Vec<(String, i64)> {
+            let mark = |(oid, app): &(Oid, String)| Some((app.clone(), *counts.get(oid)?));
+            apps.iter().filter_map(mark).collect()
+        };
         [
             (self.durable.clone(), view.durable.0),
             (self.at.clone(), view.refreshed_at.unwrap_or_default()),
         ]
         .into_iter()
-        .chain(epochs)
+        .chain(marks(&self.epochs, &view.epochs))
+        .chain(marks(&self.drops, &view.drops))
         .collect()
     }
+}
+
+/// What a table's log counts.
+pub(super) async fn counts_of(lake: &LakeSnapshot, oid: Oid) -> Result<Counts> {
+    let count = async |app: String| Ok::<i64, Error>(lake.txn_version(&app).await?.unwrap_or(0));
+    Ok(Counts {
+        changes: changes_of(lake, oid).await?,
+        upkeep: Upkeep {
+            rewrites: count(rewrites_app(oid)).await?,
+            drops: count(drops_app(oid)).await?,
+        },
+    })
 }
 
 /// How often stored rows of a table were changed, by its log.
@@ -358,7 +396,17 @@ pub(super) fn changes_app(oid: Oid) -> String {
     format!("weir/{oid}/changes")
 }
 
-async fn newest(core: &Core, table: &Owned) -> Result<LakeSnapshot> {
+/// The application whose version counts how often files were exchanged for others of the same rows.
+pub(super) fn rewrites_app(oid: Oid) -> String {
+    format!("weir/{oid}/rewrites")
+}
+
+/// The application whose version counts how often retention dropped rows.
+pub(super) fn drops_app(oid: Oid) -> String {
+    format!("weir/{oid}/drops")
+}
+
+pub(super) async fn newest(core: &Core, table: &Owned) -> Result<LakeSnapshot> {
     let head = core.head();
     let Some(table) = head.tables.get(&table.oid) else {
         return Err(Error::undefined_table(&table.name));

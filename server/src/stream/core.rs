@@ -8,7 +8,9 @@ use arrow::record_batch::RecordBatch;
 use catalog::Oid;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::head::{DbHead, Lsn, TableHead, TailBatch, ViewHead};
+use super::head::{DbHead, Lsn, TableHead, TailBatch, Upkeep, ViewHead};
+use super::in_use::InUse;
+use super::position::{Known, Positions};
 use super::tail;
 use crate::error::Result;
 use crate::lake::{Compute, LakeSnapshot};
@@ -27,6 +29,15 @@ pub(super) struct Core {
     /// Told when the tails take half of their memory.
     pub(super) pressure: Notify,
     pub(super) compute: Compute,
+    /// Files that a vacuum must leave alone.
+    pub(super) in_use: InUse,
+}
+
+/// What a table's log counts beside its versions.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) changes: i64,
+    pub(super) upkeep: Upkeep,
 }
 
 /// Bookkeeping of one table's tail.
@@ -36,6 +47,8 @@ struct Pending {
     barrier: Lsn,
     /// Memory taken by rows up to a position; given back when they are flushed.
     memory: VecDeque<(Lsn, OwnedSemaphorePermit)>,
+    /// Where its source stands.
+    source: Known,
 }
 
 /// Durable rows of one table, about to become visible.
@@ -53,6 +66,8 @@ pub(super) struct Captured {
     pub(super) lake: Arc<LakeSnapshot>,
     pub(super) flushed: Lsn,
     pub(super) tail: Vec<TailBatch>,
+    /// Positions of its source that belong to these rows, each with that of the record it came in.
+    pub(super) marks: Vec<(Lsn, (String, i64))>,
 }
 
 impl Core {
@@ -66,6 +81,7 @@ impl Core {
             units,
             pressure: Notify::new(),
             compute,
+            in_use: InUse::default(),
         }
     }
 
@@ -94,10 +110,22 @@ impl Core {
         Arc::clone(&self.budget).try_acquire_many_owned(units).ok()
     }
 
-    /// Makes durable rows visible, all in one swap. Rows of a table dropped meanwhile are let go.
-    pub(super) fn arrived(&self, rows: Vec<Arrived>, visible: Lsn) -> Result<()> {
+    /// Makes durable rows visible, all in one swap, and takes in the positions of sources that came
+    /// with them. Rows of a table dropped meanwhile are let go.
+    pub(super) fn arrived(
+        &self,
+        rows: Vec<Arrived>,
+        positions: Vec<(Positions, Lsn)>,
+        visible: Lsn,
+    ) -> Result<()> {
         let mut publishing = self.publishing();
         let mut head = DbHead::clone(&self.head.load());
+        for (source, lsn) in positions {
+            if head.tables.contains_key(&source.table) {
+                let pending = publishing.entry(source.table).or_default();
+                pending.source.arrived(&source, lsn);
+            }
+        }
         let mut changed: HashMap<Oid, TableHead> = HashMap::new();
         for part in rows {
             let table = match changed.entry(part.oid) {
@@ -144,30 +172,60 @@ impl Core {
         head.views.remove(&oid);
         self.head.store(Arc::new(head));
         publishing.remove(&oid);
+        self.in_use.forget(oid);
     }
 
     /// The tail as it stands; until the next call its batches keep their borders.
     pub(super) fn capture(&self, oid: Oid) -> Option<Captured> {
         let mut publishing = self.publishing();
         let table = Arc::clone(self.head.load().tables.get(&oid)?);
+        let pending = publishing.entry(oid).or_default();
         if let Some(last) = table.tail.last() {
-            publishing.entry(oid).or_default().barrier = last.hi;
+            pending.barrier = last.hi;
         }
+        let mut marks = pending.source.marks(oid);
+        marks.retain(|(lsn, _)| *lsn > table.flushed);
         Some(Captured {
             lake: Arc::clone(&table.lake),
             flushed: table.flushed,
             tail: table.tail.clone(),
+            marks,
         })
     }
 
-    /// The new stored state, what it holds of the tail, and, where it may be a new one, the number of
-    /// changes it has seen, in one swap.
+    /// True when a table has something that its storage does not have yet.
+    pub(super) fn is_unflushed(&self, table: &TableHead) -> bool {
+        let publishing = self.publishing();
+        let pending = publishing.get(&table.oid);
+        !table.tail.is_empty() || pending.is_some_and(|p| p.source.newest() > table.flushed)
+    }
+
+    /// What storage holds of a table, and the next offsets of a topic's partitions as far as they
+    /// came in since the log was opened.
+    pub(super) fn source(
+        &self,
+        oid: Oid,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Option<(Arc<LakeSnapshot>, Vec<(i32, Option<i64>)>)> {
+        let publishing = self.publishing();
+        let lake = Arc::clone(&self.head.load().tables.get(&oid)?.lake);
+        let known = publishing.get(&oid).map(|p| &p.source);
+        let next = partitions
+            .iter()
+            .map(|p| (*p, known.and_then(|known| known.next(topic, *p))))
+            .collect();
+        Some((lake, next))
+    }
+
+    /// The new stored state, what it holds of the tail, and, where they may be new ones, its counts, in
+    /// one swap.
     pub(super) fn stored(
         &self,
         oid: Oid,
         lake: LakeSnapshot,
         flushed: Lsn,
-        changes: Option<i64>,
+        counts: Option<Counts>,
     ) -> Result<()> {
         let mut publishing = self.publishing();
         let mut head = DbHead::clone(&self.head.load());
@@ -178,7 +236,10 @@ impl Core {
         let flushed = table.flushed.max(flushed);
         table.tail.retain(|batch| batch.hi > flushed);
         table.flushed = flushed;
-        table.changes = changes.unwrap_or(table.changes);
+        if let Some(counts) = counts {
+            table.changes = counts.changes;
+            table.upkeep = counts.upkeep;
+        }
         if lake.schema != table.lake.schema {
             table.schema = if table.streaming {
                 tail::visible_schema(&lake.schema)
@@ -189,6 +250,7 @@ impl Core {
                 part.batch = tail::conform(&part.batch, &lake.schema)?;
             }
         }
+        self.in_use.retire(oid, &table.lake);
         table.lake = Arc::new(lake);
         head.tables.insert(oid, Arc::new(table));
         self.head.store(Arc::new(head));
@@ -204,6 +266,9 @@ impl Core {
     pub(super) fn put_view(&self, oid: Oid, view: ViewHead) {
         let _publishing = self.publishing();
         let mut head = DbHead::clone(&self.head.load());
+        if let Some(before) = head.views.get(&oid) {
+            self.in_use.retire(oid, &before.state);
+        }
         head.views.insert(oid, Arc::new(view));
         self.head.store(Arc::new(head));
     }

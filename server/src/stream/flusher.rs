@@ -46,7 +46,7 @@ async fn run(stream: Weak<Stream>, core: Arc<Core>, tick: Duration, stop: Cancel
         let Some(stream) = stream.upgrade() else {
             return;
         };
-        let work = pass(&stream, &mut due, short);
+        let work = pass(&stream, &core, &mut due, short);
         tokio::select! {
             () = stop.cancelled() => return,
             () = work => {}
@@ -55,13 +55,13 @@ async fn run(stream: Weak<Stream>, core: Arc<Core>, tick: Duration, stop: Cancel
 }
 
 /// Flushes what is due. With `short` every tail, but one that keeps failing waits its time.
-async fn pass(stream: &Arc<Stream>, due: &mut HashMap<Oid, Due>, short: bool) {
+async fn pass(stream: &Arc<Stream>, core: &Core, due: &mut HashMap<Oid, Due>, short: bool) {
     let now = Instant::now();
     let head = stream.head();
     due.retain(|oid, _| head.tables.contains_key(oid));
     let mut chosen = Vec::new();
     for table in head.tables.values() {
-        if table.tail.is_empty() {
+        if !core.is_unflushed(table) {
             due.remove(&table.oid);
             continue;
         }

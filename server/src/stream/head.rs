@@ -39,8 +39,19 @@ pub struct TableHead {
     pub flushed: Lsn,
     /// How often stored rows of a streaming table were changed (UPDATE, DELETE, MERGE, TRUNCATE).
     pub changes: i64,
+    /// What upkeep did to its stored files.
+    pub upkeep: Upkeep,
     /// Accepted and durable, not yet in `lake`; ascending.
     pub tail: Vec<TailBatch>,
+}
+
+/// How often stored files of a table were exchanged without a statement that changes rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// By files with the same rows.
+    pub rewrites: i64,
+    /// By files without the rows whose retention was over.
+    pub drops: i64,
 }
 
 impl TableHead {
@@ -56,7 +67,8 @@ impl TableHead {
         if self.streaming {
             self.changes
         } else {
-            self.lake.version
+            // the same rows in other files are no other rows
+            self.lake.version - self.upkeep.rewrites
         }
     }
 }
@@ -82,6 +94,8 @@ pub struct ViewHead {
     pub durable: Lsn,
     /// [`TableHead::epoch`] of each table that `state` was made from.
     pub epochs: BTreeMap<Oid, i64>,
+    /// [`Upkeep::drops`] of each table when `state` was last made from all its rows.
+    pub drops: BTreeMap<Oid, i64>,
     /// Number of the last commit of `state`; the next one is made over it or not at all.
     pub run: i64,
     /// When that commit was made, in microseconds since the Unix epoch.
@@ -95,5 +109,16 @@ impl ViewHead {
             let kept = self.epochs.get(oid).copied().unwrap_or(0);
             head.tables.get(oid).is_some_and(|t| t.epoch() == kept)
         })
+    }
+
+    /// A table whose retention has dropped rows that `state` counts: made anew, it would lose them.
+    pub fn holds_dropped_rows_of(&self, sources: &[Oid], head: &DbHead) -> Option<Oid> {
+        let made_before = |oid: &Oid| {
+            let then = self.drops.get(oid).copied().unwrap_or(0);
+            head.tables.get(oid).is_some_and(|t| t.upkeep.drops > then)
+        };
+        // a state that was never made holds nothing
+        let made = self.refreshed_at.is_some();
+        sources.iter().copied().filter(|_| made).find(made_before)
     }
 }

@@ -28,7 +28,7 @@ const DAY_MICROS: i64 = 86_400_000_000;
 /// How the bytes of a row are to be read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// A JSON object.
+    /// A JSON object; the context, if there is one, is another with values that stood beside it.
     Json,
     /// A record of CSV; the context is its header, a JSON array of names.
     Csv,
@@ -38,11 +38,15 @@ pub enum Form {
     CopyCsv,
     /// A tuple of `COPY` in binary format.
     CopyBinary,
+    /// A message's value in Avro, whose schema a registry has. Not read again.
+    Avro,
+    /// A message's value as it is. Not read again.
+    Message,
 }
 
 impl Form {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
+    /// Those that can be read again.
+    pub const READABLE: [Self; 5] = [
         Self::Json,
         Self::Csv,
         Self::CopyText,
@@ -58,12 +62,14 @@ impl Form {
             Self::CopyText => "copy-text",
             Self::CopyCsv => "copy-csv",
             Self::CopyBinary => "copy-binary",
+            Self::Avro => "avro",
+            Self::Message => "message",
         }
     }
 
-    /// The form of a word.
+    /// The form of a word, when rows of it can be read again.
     pub fn of(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|f| f.word() == word)
+        Self::READABLE.into_iter().find(|f| f.word() == word)
     }
 }
 
@@ -91,21 +97,12 @@ pub struct Letter {
     pub message: String,
 }
 
-/// A message of a source, one row or none.
-#[derive(Debug, Clone)]
-pub struct Message {
-    /// Its bytes.
-    pub bytes: Bytes,
-    /// Where it stood in the source, such as `topic/partition/offset`.
-    pub position: String,
-}
-
 /// Where a row lies in its [`Source`].
 #[derive(Debug, Clone, Copy)]
 pub struct Span {
     /// Its line in a text, from 1.
     pub line: u32,
-    /// Its first byte in a text, or its number among messages.
+    /// Its first byte in a text.
     pub start: u32,
     /// The byte after its last one.
     pub end: u32,
@@ -123,8 +120,6 @@ pub enum Source {
         /// What reading a row needs besides.
         context: Option<Arc<str>>,
     },
-    /// Messages of one JSON object each.
-    Messages(Arc<[Message]>),
 }
 
 impl Source {
@@ -143,15 +138,6 @@ impl Source {
                     form: *form,
                     context: context.clone(),
                     position: Some(format!("line {}", span.line)),
-                }
-            }
-            Self::Messages(messages) => {
-                let message = messages.get(span.start as usize);
-                Raw {
-                    bytes: message.map(|m| m.bytes.clone()).unwrap_or_default(),
-                    form: Form::Json,
-                    context: None,
-                    position: message.map(|m| m.position.clone()),
                 }
             }
         }

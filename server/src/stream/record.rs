@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header (64)   magic, crc, body length, first lsn, rows, body crc, parts, source length, format, synced
-//! source        position of a source or an idempotency key, padded to 8
+//! source        positions of the source the rows come from, padded to 8
 //! directory     per part 32 bytes: table, schema fingerprint, rows, payload length
 //! payloads      per part one Arrow IPC stream of visible columns, padded to 8
 //! ```
@@ -46,6 +46,8 @@ pub(super) struct Encoded {
     /// The payloads. Their large pieces are the rows' own memory, not copies of it.
     payloads: Vec<Buffer>,
     length: usize,
+    /// Positions of the log that it takes.
+    rows: u64,
 }
 
 /// A record as read back.
@@ -53,11 +55,7 @@ pub(super) struct Encoded {
 pub(super) struct Record {
     pub(super) first: Lsn,
     pub(super) rows: u64,
-    /// Reserved for positions of sources; kept so a reader can hand them on.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "read by sources and idempotency")
-    )]
+    /// The positions of a source that its rows bring it to: see [`super::position`].
     pub(super) source: Bytes,
     parts: Vec<(Oid, u64, Bytes)>,
 }
@@ -72,7 +70,9 @@ pub(super) enum NoRecord {
 }
 
 impl Encoded {
-    /// Lays an append out once; the log only fills in where it landed.
+    /// Lays an append out once; the log only fills in where it landed. One without rows, which only
+    /// says where a source stands, takes a position of its own, so that what is stored up to a
+    /// position is well defined for it too.
     pub(super) fn new(parts: &[Part], source: &[u8]) -> Result<Self> {
         let mut head = vec![0; HEADER];
         head.extend_from_slice(source);
@@ -91,6 +91,9 @@ impl Encoded {
             put_u64(&mut head, at + 16, bytes as u64);
             rows += part.rows;
             length += bytes.next_multiple_of(8);
+        }
+        if parts.is_empty() {
+            rows = 1;
         }
         let body = length - HEADER;
         if body > MAX_BODY {
@@ -116,12 +119,18 @@ impl Encoded {
             head,
             payloads,
             length,
+            rows,
         })
     }
 
     /// Bytes it takes in the log.
     pub(super) fn len(&self) -> usize {
         self.length
+    }
+
+    /// How many positions of the log it takes.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// Gives it a place: `seed` is the segment's, `synced` the offset known durable there.

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::committer::{self, Owned};
 use super::core::{Arrived, Core};
 use super::head::{Lsn, TableHead};
+use super::position::Positions;
 use super::record::{Record, read_payload};
 use super::segment::{self, Replayed};
 use super::wal::{self, Request, Start};
@@ -56,7 +57,7 @@ pub(super) async fn recover(options: &StreamOptions, tables: Vec<TableSpec>) -> 
             let replayed = replay(&core, &dir)?;
             let flushed = core.head().tables.values().map(|t| t.flushed.0).max();
             let next = Lsn(replayed.end.0.max(flushed.unwrap_or(0) + 1));
-            core.arrived(Vec::new(), Lsn(next.0 - 1))?;
+            core.arrived(Vec::new(), Vec::new(), Lsn(next.0 - 1))?;
             let start = Start {
                 dir,
                 segment_bytes,
@@ -113,14 +114,15 @@ pub(super) async fn open_table(
     } else {
         Lsn::default()
     };
-    let changes = committer::changes_of(&lake, spec.oid).await?;
+    let counts = committer::counts_of(&lake, spec.oid).await?;
     let head = TableHead {
         oid: spec.oid,
         streaming: spec.streaming,
         schema: spec.schema,
         lake: Arc::new(lake),
         flushed,
-        changes,
+        changes: counts.changes,
+        upkeep: counts.upkeep,
         tail: Vec::new(),
     };
     let owned = Owned {
@@ -137,7 +139,14 @@ pub(super) async fn open_table(
 fn replay(core: &Core, dir: &std::path::Path) -> Result<Replayed> {
     segment::replay(dir, |record| {
         let rows = unflushed(core, record)?;
-        core.arrived(rows, Lsn(record.end().0 - 1))
+        let end = Lsn(record.end().0 - 1);
+        let source = Positions::read(&record.source)?.filter(|source| {
+            let head = core.head();
+            let table = head.tables.get(&source.table);
+            table.is_some_and(|table| table.flushed < end)
+        });
+        let positions = source.map(|source| (source, end)).into_iter().collect();
+        core.arrived(rows, positions, end)
     })
 }
 

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use catalog::Oid;
 
 use super::head::Lsn;
+use super::position;
 use super::record::{HEADER, NoRecord, Record, put_u32, put_u64, u32_at, u64_at};
 use crate::error::{Error, Result, SqlState};
 use crate::lake::crash::crash_point;
@@ -202,6 +203,9 @@ pub(super) fn replay(
         let end = read_records(&bytes, header.seed(), &mut next, |record| {
             for (oid, _, hi, _) in record.parts() {
                 highest.insert(oid, hi);
+            }
+            if let Some(table) = position::table_of(&record.source) {
+                highest.insert(table, Lsn(record.end().0 - 1));
             }
             on_record(record)
         })?;

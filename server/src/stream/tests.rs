@@ -2,7 +2,9 @@
 
 #[cfg(feature = "failpoints")]
 mod crash;
+mod exchange;
 mod model;
+mod positions;
 mod records;
 mod stores;
 
@@ -429,6 +431,7 @@ async fn view_state_and_its_position_change_together_and_once() {
         base,
         durable: Lsn(durable),
         epochs: [(Oid(1), 5)].into(),
+        drops: [].into(),
         at: 77,
     };
     stream

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::core::{Arrived, Core};
 use super::head::Lsn;
+use super::position::Positions;
 use super::record::{Encoded, Part};
 use super::segment::{Closed, Open, SEGMENT_HEADER};
 use crate::error::{Error, Result, SqlState};
@@ -33,6 +34,8 @@ const WRITE_DIRECT: usize = 128 * 1024;
 pub(super) struct Append {
     pub(super) encoded: Encoded,
     pub(super) parts: Vec<(Part, Option<OwnedSemaphorePermit>)>,
+    /// Where its source stands afterwards.
+    pub(super) source: Option<Positions>,
     pub(super) reply: oneshot::Sender<Result<Lsn>>,
 }
 
@@ -163,6 +166,7 @@ impl Writer {
             let mut ends = Vec::with_capacity(group.len());
             let mut waiters = Vec::with_capacity(group.len());
             let mut arrived = Vec::new();
+            let mut positions = Vec::new();
             for (append, first) in group.drain(..).zip(firsts) {
                 let mut lo = first;
                 for (part, memory) in append.parts {
@@ -175,11 +179,14 @@ impl Writer {
                     });
                     lo = Lsn(lo.0 + rows);
                 }
-                ends.push(Lsn(lo.0 - 1));
+                let end = Lsn(first.0 + append.encoded.rows().cast_signed() - 1);
+                positions.extend(append.source.map(|source| (source, end)));
+                ends.push(end);
                 waiters.push(append.reply);
             }
             crash_point("wal-after-fsync-before-publish");
-            self.core.arrived(arrived, Lsn(self.next.0 - 1))?;
+            self.core
+                .arrived(arrived, positions, Lsn(self.next.0 - 1))?;
             crash_point("wal-after-publish-before-ack");
             for (reply, end) in waiters.into_iter().zip(ends) {
                 let _ = reply.send(Ok(end));
@@ -224,7 +231,10 @@ impl Writer {
                 hi += part.rows.cast_signed();
                 self.open.note(part.oid, Lsn(hi));
             }
-            self.next = Lsn(hi + 1);
+            self.next = Lsn(first.0 + append.encoded.rows().cast_signed());
+            if let Some(source) = &append.source {
+                self.open.note(source.table, Lsn(self.next.0 - 1));
+            }
             firsts.push(first);
         }
         self.sync()?;

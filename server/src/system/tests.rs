@@ -70,7 +70,8 @@ impl Database {
                 description: "numbers sessions".to_owned(),
             }],
             activity: vec![activity(7, "weir"), activity(8, "analyst")],
-            jobs: Vec::new(),
+            jobs: None,
+            sources: BTreeMap::new(),
         };
         Self { _dir: dir, cx }
     }

@@ -2,6 +2,7 @@
 
 mod audit_log;
 mod columns;
+mod compaction_history;
 mod dead_letters;
 mod grants;
 mod jobs;
@@ -12,6 +13,7 @@ mod models;
 mod queries;
 mod roles;
 mod settings;
+mod sources;
 mod tables;
 
 use std::sync::Arc;
@@ -34,6 +36,7 @@ pub(super) async fn fill(
         "audit_log" => return audit_log::table(frame, cx).map(Some),
         "dead_letters" => return dead_letters::table(frame, cx),
         "columns" => columns::fill(frame, cx)?,
+        "compaction_history" => compaction_history::fill(frame, cx)?,
         "grants" => grants::fill(frame, cx)?,
         "jobs" => jobs::fill(frame, cx)?,
         "lineage_edges" => lineage_edges::fill(frame, cx).await?,
@@ -43,6 +46,7 @@ pub(super) async fn fill(
         "queries" => queries::fill(frame, cx)?,
         "roles" => roles::fill(frame, cx)?,
         "settings" => settings::fill(frame, cx)?,
+        "sources" => sources::fill(frame, cx)?,
         "tables" => tables::fill(frame, cx)?,
         other => {
             return Err(Error::Internal(format!(

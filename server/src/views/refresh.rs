@@ -151,6 +151,9 @@ impl Refresher {
             }
             last_run = Some(state.run);
             let planned = self.host.plan(view, &head).await?;
+            if step.replace && state.holds_dropped_rows_of(&kept.sources, &head).is_some() {
+                return Err(cannot_be_made_anew(&planned.name));
+            }
             let work = compute::run(&planned, &kept, state, step.range);
             let batches = self.in_time(work).await?;
             let change = StateChange {
@@ -166,6 +169,7 @@ impl Refresher {
                     _ => step.range.upto.unwrap_or(state.durable),
                 },
                 epochs: epochs(&kept, state, &head, &step),
+                drops: drops(&kept, state, &head, &step),
                 at: now(),
             };
             let host = Arc::clone(&self.host);
@@ -200,6 +204,7 @@ impl Refresher {
             base: state.run,
             durable: state.durable,
             epochs: state.epochs.clone(),
+            drops: state.drops.clone(),
             at: state.refreshed_at.unwrap_or_else(now),
         };
         let host = Arc::clone(&self.host);
@@ -331,6 +336,47 @@ fn epochs(
         return kept.sources.iter().map(known).collect();
     }
     kept.sources.iter().filter_map(epoch).collect()
+}
+
+/// What retention had dropped when a run's state was last made from all rows.
+fn drops(
+    kept: &Kept,
+    state: &ViewHead,
+    head: &DbHead,
+    step: &Step,
+) -> std::collections::BTreeMap<Oid, i64> {
+    match step.replace {
+        false => state.drops.clone(),
+        true => {
+            let dropped = |oid: &Oid| head.tables.get(oid).map(|t| (*oid, t.upkeep.drops));
+            kept.sources.iter().filter_map(dropped).collect()
+        }
+    }
+}
+
+/// The refusal to make a state anew that would lose rows it has counted.
+pub fn cannot_be_made_anew(view: &str) -> Error {
+    Error::refused(
+        crate::error::SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("materialized view \"{view}\" cannot be made anew"),
+    )
+    .with_detail("it counts rows that the retention of its table has dropped")
+    .with_hint("create the view again to count only the rows that are left")
+}
+
+/// How far a view has counted the rows of its sources, so that they may go: nothing while it waits to be
+/// made from all of them.
+pub fn absorbed(kept: &Kept, head: &DbHead) -> Lsn {
+    match head.views.get(&kept.oid) {
+        Some(state)
+            if kept.strategy != Strategy::Full
+                && state.refreshed_at.is_some()
+                && !moved(kept, state, head) =>
+        {
+            state.durable
+        }
+        Some(_) | None => Lsn::default(),
+    }
 }
 
 fn due_at(kept: &Kept, state: &ViewHead) -> Option<i64> {

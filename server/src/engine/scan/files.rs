@@ -3,20 +3,26 @@
 //! Owns the column layout (stored columns, then partition columns), the file list handed to
 //! DataFusion, and what may be believed about the statistics in the table's log.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use chrono::DateTime;
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ColumnStatistics, Result, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::{
+    CachedParquetFileReaderFactory, ParquetFileReaderFactory,
+};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::parquet::arrow::async_reader::AsyncFileReader;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use object_store::ObjectMeta;
 use object_store::path::Path;
@@ -98,16 +104,27 @@ impl<'a> Layout<'a> {
         predicate: Option<&Arc<dyn PhysicalExpr>>,
         limit: Option<usize>,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-        let known: Vec<Arc<Statistics>> = self
-            .lake
-            .files
+        let files = &self.lake.files;
+        let column = |at: usize, column: usize| match files.get(at) {
+            Some(file) => self.column_bounds(file, column),
+            None => ColumnStatistics::new_unknown(),
+        };
+        let rows = |at: usize| {
+            let file = files.get(at);
+            file.map_or(Precision::Absent, |f| f.statistics.num_rows)
+        };
+        let known = prune::Containers {
+            schema: self.table.table_schema(),
+            count: files.len(),
+            column: &column,
+            rows: &rows,
+        };
+        let keep = prune::containers(&known, predicate);
+        let kept: Vec<_> = files
             .iter()
-            .map(|f| Arc::new(self.bounds(f)))
-            .collect();
-        let keep = prune::containers(self.table.table_schema(), &known, predicate);
-        let kept = self.lake.files.iter().zip(known).zip(keep);
-        let kept: Vec<_> = kept
-            .filter_map(|(file, keep)| keep.then_some(file))
+            .zip(keep)
+            .filter(|(_, keep)| *keep)
+            .map(|(file, _)| (file, Arc::new(self.bounds(file))))
             .collect();
         let kept = match limit.filter(|_| predicate.is_none()) {
             Some(limit) => enough_for(kept, limit),
@@ -159,6 +176,10 @@ impl<'a> Layout<'a> {
         let footers = runtime.cache_manager.get_file_metadata_cache();
         let readers = CachedParquetFileReaderFactory::new(runtime.object_store(url)?, footers);
         let options = state.default_table_options().parquet;
+        let readers = Held {
+            readers,
+            _files: Arc::clone(&self.lake.files),
+        };
         let source = ParquetSource::new(self.table.clone())
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(readers))
@@ -192,30 +213,33 @@ impl<'a> Layout<'a> {
     /// What is known of a file, in table schema order. Minima and maxima are *bounds*, marked exact
     /// since DataFusion skips files by exact ones only; [`Layout::merge`] takes the mark away again.
     fn bounds(&self, file: &LakeFile) -> Statistics {
-        let rows = file.statistics.num_rows;
-        let fields = self.table.table_schema().fields();
-        let columns = self
-            .origin
-            .iter()
-            .zip(fields)
-            .map(|(origin, field)| match origin {
-                Origin::Missing => all_null(rows),
-                Origin::Partition(i) => match file.partition_values.get(*i) {
-                    Some(value) if value.is_null() => all_null(rows),
-                    Some(value) => value
-                        .cast_to(field.data_type())
-                        .map_or_else(|_| ColumnStatistics::new_unknown(), constant),
-                    None => ColumnStatistics::new_unknown(),
-                },
-                Origin::Stored(i) => match file.statistics.column_statistics.get(*i) {
-                    Some(known) => stored(known, field.data_type()),
-                    None => ColumnStatistics::new_unknown(),
-                },
-            });
+        let columns = (0..self.origin.len()).map(|column| self.column_bounds(file, column));
         Statistics {
-            num_rows: rows,
+            num_rows: file.statistics.num_rows,
             total_byte_size: Precision::Absent,
             column_statistics: columns.collect(),
+        }
+    }
+
+    /// The same of one column.
+    fn column_bounds(&self, file: &LakeFile, column: usize) -> ColumnStatistics {
+        let rows = file.statistics.num_rows;
+        let fields = self.table.table_schema().fields();
+        let (Some(origin), Some(field)) = (self.origin.get(column), fields.get(column)) else {
+            return ColumnStatistics::new_unknown();
+        };
+        match origin {
+            Origin::Missing => all_null(rows),
+            Origin::Partition(i) => match file.partition_values.get(*i) {
+                Some(value) if value.is_null() => all_null(rows),
+                Some(value) => as_type(value, field.data_type())
+                    .map_or_else(ColumnStatistics::new_unknown, constant),
+                None => ColumnStatistics::new_unknown(),
+            },
+            Origin::Stored(i) => match file.statistics.column_statistics.get(*i) {
+                Some(known) => stored(known, field.data_type()),
+                None => ColumnStatistics::new_unknown(),
+            },
         }
     }
 
@@ -242,6 +266,51 @@ impl<'a> Layout<'a> {
         }
         Ok(all)
     }
+}
+
+/// Opens files, and holds their list as long as the plan lives: a vacuum leaves them alone meanwhile.
+#[derive(Debug)]
+struct Held {
+    readers: CachedParquetFileReaderFactory,
+    _files: Arc<[LakeFile]>,
+}
+
+impl ParquetFileReaderFactory for Held {
+    fn create_reader(
+        &self,
+        partition_index: usize,
+        file: PartitionedFile,
+        metadata_size_hint: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> Result<Box<dyn AsyncFileReader + Send>> {
+        self.readers
+            .create_reader(partition_index, file, metadata_size_hint, metrics)
+    }
+}
+
+/// Paths of a snapshot's files that a plan reads.
+pub(crate) fn scanned(
+    plan: &Arc<dyn ExecutionPlan>,
+    lake: &LakeSnapshot,
+) -> Result<HashSet<String>> {
+    let mut read = HashSet::new();
+    plan.apply(|node| {
+        let source = node.downcast_ref::<DataSourceExec>();
+        if let Some((files, _)) =
+            source.and_then(DataSourceExec::downcast_to_file_source::<ParquetSource>)
+        {
+            let groups = files.file_groups.iter().flat_map(FileGroup::iter);
+            read.extend(groups.map(|f| f.object_meta.location.clone()));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    let mut paths = HashSet::new();
+    for file in lake.files.iter() {
+        if read.contains(&location(lake, file)?) {
+            paths.insert(file.path.clone());
+        }
+    }
+    Ok(paths)
 }
 
 type Known<'a> = (&'a LakeFile, Arc<Statistics>);
@@ -291,11 +360,19 @@ fn constant(value: ScalarValue) -> ColumnStatistics {
     }
 }
 
+/// A value in a column's type; most have it, and casting costs more than all the rest of a look.
+fn as_type(value: &ScalarValue, ty: &DataType) -> Option<ScalarValue> {
+    match value.data_type() == *ty {
+        true => Some(value.clone()),
+        false => value.cast_to(ty).ok(),
+    }
+}
+
 /// A stored column's bounds. The lake leaves out what it cannot vouch for; exact or not, a minimum is
 /// never above and a maximum never below a value.
 fn stored(known: &ColumnStatistics, ty: &DataType) -> ColumnStatistics {
     let bound = |p: &Precision<ScalarValue>| match p.get_value() {
-        Some(v) if !v.is_null() => v.cast_to(ty).map_or(Precision::Absent, Precision::Exact),
+        Some(v) if !v.is_null() => as_type(v, ty).map_or(Precision::Absent, Precision::Exact),
         _ => Precision::Absent,
     };
     ColumnStatistics {

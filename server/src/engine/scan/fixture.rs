@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use url::Url;
 
 use crate::lake::{LakeFile, LakeSnapshot};
-use crate::stream::head::{Lsn, TableHead, TailBatch};
+use crate::stream::head::{Lsn, TableHead, TailBatch, Upkeep};
 use crate::types::LSN;
 
 /// A Delta table that lives as long as the value.
@@ -119,6 +119,7 @@ impl Lake {
             lake: self.snapshot(),
             flushed: self.flushed,
             changes: 0,
+            upkeep: Upkeep::default(),
             tail,
         })
     }

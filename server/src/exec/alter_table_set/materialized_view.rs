@@ -8,10 +8,11 @@ use catalog::{Change, Relation, Snapshot};
 
 use super::relations;
 use crate::engine::names::defining_plan;
+use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::exec::{Outcome, Run};
 use crate::governance::privileges;
-use crate::views::{self, Kept, Options};
+use crate::views::{self, Kept, OnSourceChange, Options};
 
 /// Runs the statement.
 pub(super) async fn execute(
@@ -49,12 +50,29 @@ pub(super) async fn execute(
         options: wanted,
         ..kept
     };
+    check_dropped(scope, &view.name, &kept)?;
     if !kept.is_exact() {
         check_parents(&catalog, found)?;
     }
     engine.commit(vec![Change::PutRelation(altered)]).await?;
     engine.refresher.nudge();
     relations::done(run, "ALTER MATERIALIZED VIEW")
+}
+
+/// A view that kept what it had counted of changed rows would have to be made anew to follow; not when
+/// rows it counts are gone by their retention.
+fn check_dropped(scope: &Scope, name: &str, kept: &Kept) -> Result<()> {
+    let head = scope.engine.stream.head();
+    let Some(state) = head.views.get(&kept.oid) else {
+        return Ok(());
+    };
+    let stands = kept.on_source_change() == OnSourceChange::Ignore
+        || state.is_of(&kept.sources, &head)
+        || state.holds_dropped_rows_of(&kept.sources, &head).is_none();
+    match stands {
+        true => Ok(()),
+        false => Err(views::refresh::cannot_be_made_anew(name)),
+    }
 }
 
 /// Views that are kept over this one keep what its query gives.

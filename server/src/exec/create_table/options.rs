@@ -6,17 +6,17 @@ use super::no_column;
 use crate::dialect::CreateTable;
 use crate::engine::open::parse_duration;
 use crate::error::{Error, Result, SqlState};
+use crate::jobs::retention;
 
 /// What is there, for hints.
-const KNOWN: &str = "the options are event_time, flush_interval, on_violation and \
+const KNOWN: &str = "the options are event_time, flush_interval, retention, on_violation and \
                      schema_evolution = 'reject'";
 
 /// Options that have a meaning, but not here yet.
-const LATER: [&str; 8] = [
+const LATER: [&str; 7] = [
     "dedup_key",
     "dedup_window",
     "dedup_policy",
-    "retention",
     "segment_write_key",
     "watermark",
     "late_data",
@@ -33,6 +33,9 @@ pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
             "event_time" => event_time(value, columns)?,
             "flush_interval" => {
                 parse_duration(value)?;
+            }
+            "retention" => {
+                retention::parse(Some(value))?;
             }
             "on_violation" => on_violation(value)?,
             "schema_evolution" => only("reject", &["add", "rescue"], key, value)?,

@@ -305,6 +305,13 @@ impl Connection {
 
     fn describe(&mut self, portal: bool, name: &str) -> Result<()> {
         let out = &mut self.wire.out;
+        // a cursor declared in SQL is a portal too: clients ask for its columns that way
+        if portal
+            && self.portals.get(name).is_err()
+            && let Ok(schema) = self.session.cursor_schema(name)
+        {
+            return reply::row_description(out, &schema, |_| WireFormat::Text);
+        }
         let (prepared, formats) = if portal {
             let portal = self.portals.get(name)?;
             (&portal.prepared, portal.formats.clone())

@@ -115,6 +115,13 @@ async fn history(seed: u64) -> u64 {
                 // its failure loses and doubles nothing
                 let _ = stream.flush(Oid(1)).await;
             }
+            8 => {
+                // neither does that of merging all files
+                let all = exchange::all_in_one(&stream, 1, exchange::merged(), |_| true).await;
+                if let Ok(all) = all {
+                    let _ = stream.exchange(Oid(1), all).await;
+                }
+            }
             _ => {
                 crash(stream).await;
                 stream = bucket.open().await;

@@ -200,6 +200,7 @@ impl Host for TestHost {
             state: lake.snapshot(),
             durable: change.durable,
             epochs: change.epochs,
+            drops: change.drops,
             run: change.base + 1,
             refreshed_at: Some(change.at),
         };
@@ -236,6 +237,7 @@ impl World {
                 state: lake.snapshot(),
                 durable: Lsn::default(),
                 epochs: BTreeMap::new(),
+                drops: BTreeMap::new(),
                 run: 0,
                 refreshed_at: None,
             };
@@ -324,9 +326,10 @@ impl World {
 
     fn publish_source(&self, source: &Lake, tail: Vec<RecordBatch>, changes: i64) {
         self.host.publish(|head| {
-            let changes = head.tables[&SOURCE].changes + changes;
+            let before = &head.tables[&SOURCE];
             let table = TableHead {
-                changes,
+                changes: before.changes + changes,
+                upkeep: before.upkeep,
                 ..TableHead::clone(&source.head(tail))
             };
             head.visible = head.visible.max(table.newest());
@@ -346,6 +349,26 @@ impl World {
 
     /// Takes stored rows away, as DELETE would, after a flush.
     pub(super) async fn delete(&self, condition: &str) {
+        self.without(condition, 1).await;
+    }
+
+    /// Takes stored rows away, as retention would, after a flush.
+    pub(super) async fn expire(&self, condition: &str) {
+        self.without(condition, 0).await;
+        self.host.publish(|head| {
+            let mut table = TableHead::clone(&head.tables[&SOURCE]);
+            table.upkeep.drops += 1;
+            head.tables.insert(SOURCE, Arc::new(table));
+        });
+    }
+
+    /// How far a view has counted its rows.
+    pub(super) fn absorbed(&self, view: Oid) -> i64 {
+        let kept = self.host.kept(view).unwrap();
+        crate::views::refresh::absorbed(&kept, &self.host.head()).0
+    }
+
+    async fn without(&self, condition: &str, changes: i64) {
         self.flush().await;
         let head = self.host.head();
         let ctx = session(&head);
@@ -359,7 +382,7 @@ impl World {
             .collect();
         let mut source = self.source.lock().await;
         source.overwrite(one(&rest, &stored())).await;
-        self.publish_source(&source, vec![], 1);
+        self.publish_source(&source, vec![], changes);
     }
 
     /// Other rows in the dimension.
@@ -390,7 +413,11 @@ impl World {
     }
 
     pub(super) async fn rebuild(&self, view: Oid) {
-        Box::pin(self.refresher.rebuild(view)).await.unwrap();
+        self.try_rebuild(view).await.unwrap();
+    }
+
+    pub(super) async fn try_rebuild(&self, view: Oid) -> Result<Lsn> {
+        Box::pin(self.refresher.rebuild(view)).await
     }
 
     pub(super) fn durable(&self, view: Oid) -> i64 {

@@ -415,6 +415,13 @@ impl SessionCalls for Backend {
         })
     }
 
+    fn cursor_schema(&self, name: &str) -> Result<SchemaRef> {
+        Err(Error::refused(
+            SqlState("34000"),
+            format!("cursor \"{name}\" does not exist"),
+        ))
+    }
+
     fn transaction_status(&self) -> TransactionStatus {
         if *self.in_transaction.lock().unwrap() {
             TransactionStatus::Open

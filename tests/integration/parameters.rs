@@ -1,0 +1,64 @@
+//! What a driver is told of a statement's parameters before it sends their values.
+
+use tests::TestServer;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_of_parameters_are_those_of_postgresql() {
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    pg.run("CREATE TABLE sales (id INT, region TEXT, amount NUMERIC(10,2), at TIMESTAMPTZ)")
+        .await;
+    let expected: &[(&str, &[&str])] = &[
+        ("SELECT $1::int", &["int4"]),
+        ("SELECT $1::int + 1, $2::text", &["int4", "text"]),
+        ("SELECT CAST($1 AS timestamptz)", &["timestamptz"]),
+        ("SELECT $1::int[]", &["_int4"]),
+        ("SELECT $1::date - 3", &["date"]),
+        ("SELECT * FROM sales WHERE id = $1", &["int4"]),
+        ("SELECT * FROM sales WHERE id = ANY($1)", &["_int4"]),
+        (
+            "SELECT * FROM sales WHERE id IN ($1, $2)",
+            &["int4", "int4"],
+        ),
+        (
+            "SELECT * FROM sales WHERE at > $1 AND amount < $2 LIMIT $3 OFFSET $4",
+            &["timestamptz", "numeric", "int8", "int8"],
+        ),
+        ("SELECT coalesce(region, $1) FROM sales", &["text"]),
+        (
+            "SELECT CASE WHEN $1 THEN id ELSE $2 END FROM sales",
+            &["bool", "int4"],
+        ),
+        ("SELECT id FROM sales WHERE $1 OR id = 1", &["bool"]),
+        (
+            "SELECT (SELECT max(id) FROM sales WHERE at = $1)",
+            &["timestamptz"],
+        ),
+        (
+            "INSERT INTO sales (id, at) VALUES ($1, $2)",
+            &["int4", "timestamptz"],
+        ),
+        (
+            "UPDATE sales SET region = $1 WHERE id = $2",
+            &["text", "int4"],
+        ),
+        ("SELECT upper($1)", &["text"]),
+        // the first cast decides
+        ("SELECT $1::text, $1::int", &["text"]),
+    ];
+    for (sql, types) in expected {
+        let prepared = pg.client().prepare(sql).await.unwrap();
+        let told: Vec<&str> = prepared.params().iter().map(|t| t.name()).collect();
+        assert_eq!(told, *types, "{sql}");
+    }
+    let rows = pg
+        .client()
+        .query(
+            "SELECT x FROM generate_series(1, 9) AS g (x) WHERE x = ANY($1) ORDER BY x LIMIT $2",
+            &[&vec![2_i64, 4, 6], &2_i64],
+        )
+        .await
+        .unwrap();
+    let found: Vec<i64> = rows.iter().map(|r| r.get(0)).collect();
+    assert_eq!(found, [2, 4]);
+}
