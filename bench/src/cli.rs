@@ -81,6 +81,9 @@ pub(crate) struct IngestOptions {
     /// Send text columns of few values dictionary-encoded (Flight only)
     #[arg(long)]
     pub(crate) dictionary: bool,
+    /// Into a table that drops duplicates by event_id; rows must differ: no more than --pool-rows
+    #[arg(long)]
+    pub(crate) dedup: bool,
     /// Different rows that are made before the clock starts and sent over and over
     #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) pool_rows: u64,

@@ -99,7 +99,12 @@ struct Sent {
 pub(crate) async fn measure(common: &Common, options: &IngestOptions) -> Result<Report> {
     let mut server = Server::start(common).await?;
     let client = server.pg().await?;
-    client.batch_execute(events::CREATE_TABLE).await?;
+    let with = match options.dedup {
+        true => " WITH (event_time = 'event_time', dedup_key = 'event_id')",
+        false => "",
+    };
+    let create = format!("{}{with}", events::CREATE_TABLE);
+    client.batch_execute(&create).await?;
     let mut report = Report::new("ingest", common)?;
     describe(&mut report, options);
     let prepared = match options.door {
@@ -191,6 +196,7 @@ fn describe(report: &mut Report, options: &IngestOptions) {
     report.option("batch_rows", batch_rows(options));
     report.option("connections", options.connections);
     report.option("dictionary", options.dictionary);
+    report.option("dedup", options.dedup);
 }
 
 fn batch_rows(options: &IngestOptions) -> u32 {
@@ -238,6 +244,7 @@ mod tests {
             batch_rows: Some(100),
             connections: 1,
             dictionary: false,
+            dedup: false,
             pool_rows: 300,
         };
         let load = Load::new(&options, |n, rows| parcels(n, rows, |_| Ok((0, ())))).unwrap();

@@ -55,6 +55,8 @@ pub struct Config {
     pub flush_interval: Duration,
     /// Bytes all tails may hold together before writers wait.
     pub tail_bytes: usize,
+    /// Bytes that the keys of rows may hold together, of all tables with a `dedup_key`.
+    pub dedup_bytes: usize,
     /// Size of one file of the log.
     pub segment_bytes: u64,
     /// How long a request with an idempotency key is answered again.
@@ -67,6 +69,10 @@ pub struct Config {
     pub query_memory: usize,
     /// Largest request body and COPY line, in bytes, also after decompression.
     pub max_body: usize,
+    /// Largest request of a Segment library, in bytes, also after decompression.
+    pub segment_body: usize,
+    /// Largest event in one, in bytes.
+    pub segment_message: usize,
     /// Largest Flight message, in bytes.
     pub max_message: usize,
     /// Connections each door takes at a time; more wait or are refused.
@@ -162,12 +168,15 @@ impl Default for Config {
             token_lifetime: Duration::from_secs(12 * 60 * 60),
             flush_interval: Duration::from_secs(5),
             tail_bytes: 256 << 20,
+            dedup_bytes: 512 << 20,
             segment_bytes: 64 << 20,
             idempotency_window: Duration::from_secs(24 * 3600),
             max_idempotency_keys: 1_000_000,
             dead_letter_retention: Duration::from_secs(30 * 24 * 3600),
             query_memory: 1 << 30,
             max_body: 64 << 20,
+            segment_body: 500 << 10,
+            segment_message: 32 << 10,
             max_message: 64 << 20,
             max_connections: 1000,
             grace: Duration::from_secs(20),

@@ -29,6 +29,7 @@ impl SqlState {
     pub const INVALID_DATETIME_FORMAT: Self = Self("22007");
     pub const BAD_COPY_FILE_FORMAT: Self = Self("22P04");
     pub const NOT_NULL_VIOLATION: Self = Self("23502");
+    pub const UNIQUE_VIOLATION: Self = Self("23505");
     pub const CHECK_VIOLATION: Self = Self("23514");
     pub const ACTIVE_SQL_TRANSACTION: Self = Self("25001");
     pub const READ_ONLY_SQL_TRANSACTION: Self = Self("25006");

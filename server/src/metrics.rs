@@ -14,6 +14,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 const STATEMENTS: &str = "weir_statements_total";
 const STATEMENT_SECONDS: &str = "weir_statement_seconds";
 const INGESTED_ROWS: &str = "weir_ingest_rows_total";
+const DUPLICATE_ROWS: &str = "weir_ingest_duplicate_rows_total";
 const INGEST_SECONDS: &str = "weir_ingest_seconds";
 const WAL_FSYNCS: &str = "weir_wal_fsyncs_total";
 const WAL_FSYNC_SECONDS: &str = "weir_wal_fsync_seconds";
@@ -75,6 +76,11 @@ pub fn ingested(door: &'static str, rows: u64, took: Duration) {
     histogram!(INGEST_SECONDS, "door" => door).record(took);
 }
 
+/// Rows were not stored: their table had them already.
+pub fn duplicates(rows: u64) {
+    counter!(DUPLICATE_ROWS).increment(rows);
+}
+
 /// The log was synced, with `bytes` new in it.
 pub fn wal_fsync(bytes: u64, took: Duration) {
     counter!(WAL_FSYNCS).increment(1);
@@ -123,6 +129,10 @@ fn describe() {
         "Time of a statement until its last row"
     );
     describe_counter!(INGESTED_ROWS, "Rows stored and acknowledged");
+    describe_counter!(
+        DUPLICATE_ROWS,
+        "Rows not stored because their table had their key already"
+    );
     describe_histogram!(
         INGEST_SECONDS,
         Unit::Seconds,

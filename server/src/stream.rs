@@ -15,6 +15,7 @@
 //! | `in_use` | files that are no part of a newest state and must stay |
 //! | `flusher` | flushes in the background |
 //! | `recovery` | from what is on disk to the first head |
+//! | `dedup` | which rows a table has already; when rows arrived |
 //! | [`internal`] | tables of the server's own, fed by the log |
 //! | [`letters`] | rows that were refused, as they came |
 //! | [`mod@line`] | order of one producer's appends |
@@ -22,6 +23,7 @@
 
 mod committer;
 mod core;
+mod dedup;
 mod exchange;
 mod flusher;
 pub mod head;
@@ -61,6 +63,8 @@ use crate::lake::{self, Compute, Garbage, LakeSnapshot};
 use committer::{Owned, StateApps};
 pub use committer::{Replaces, StateChange};
 use core::Core;
+pub use dedup::DedupSpec;
+use dedup::{Gates, Passed};
 pub use exchange::{Exchange, Guard, Reason, Staged};
 use head::{DbHead, Lsn, TableHead, ViewHead};
 use line::Turn;
@@ -84,6 +88,8 @@ pub struct StreamOptions {
     pub flush_interval: Duration,
     /// Bytes that all tails hold together before writers wait.
     pub tail_bytes: usize,
+    /// Bytes that the keys of rows may hold together, of all tables that have one.
+    pub dedup_bytes: usize,
     /// How long an append waits for room in the tail before it is refused.
     pub append_wait: Duration,
     /// Size of a segment.
@@ -99,6 +105,7 @@ impl StreamOptions {
             wal_dir,
             flush_interval: Duration::from_secs(5),
             tail_bytes: 512 * 1024 * 1024,
+            dedup_bytes: 512 * 1024 * 1024,
             append_wait: Duration::from_secs(30),
             segment_bytes: 64 * 1024 * 1024,
             writer_threads: 2,
@@ -123,6 +130,8 @@ pub struct TableSpec {
     pub root: Url,
     /// Time between flushes, if it has its own.
     pub flush_interval: Option<Duration>,
+    /// What makes two of its rows the same, if duplicates are dropped.
+    pub dedup: Option<DedupSpec>,
 }
 
 /// A materialized view's state table.
@@ -170,6 +179,7 @@ pub type Receipt<'a> = Box<dyn Fn(u64) -> Result<Vec<(Oid, Vec<RecordBatch>)>> +
 #[derive(Debug)]
 pub struct Stream {
     core: Arc<Core>,
+    gates: Arc<Gates>,
     options: StreamOptions,
     wal: mpsc::Sender<Request>,
     owned: Mutex<HashMap<Oid, Arc<Owned>>>,
@@ -186,6 +196,7 @@ impl Stream {
         let recovered = recovery::recover(&options, tables).await?;
         let stream = Arc::new(Self {
             core: recovered.core,
+            gates: recovered.gates,
             wal: recovered.wal,
             owned: Mutex::new(recovered.owned),
             stop: CancellationToken::new(),
@@ -202,13 +213,15 @@ impl Stream {
         self.core.head()
     }
 
-    /// Stores rows of streaming tables, all or none, each in its table's visible columns. They
-    /// are durable and visible on return; the position of the last row is the commit token.
+    /// Stores rows of streaming tables, all or none, each in its table's visible columns; of those
+    /// that a table has already, by its [`DedupSpec`], it keeps what it has. They are durable and
+    /// visible on return; the position of the last row is the commit token.
     ///
     /// # Errors
-    /// `53400` when the tail stays full, `53100` / `58030` when the log cannot be written.
+    /// `53400` when the tail stays full, `53200` when keys do not fit in memory, `53100` / `58030`
+    /// when the log cannot be written.
     pub async fn append(&self, rows: Vec<(Oid, Vec<RecordBatch>)>) -> Result<Lsn> {
-        self.append_in_turn(rows, Turn::default()).await
+        Ok(self.append_in_turn(rows, Turn::default()).await?.lsn)
     }
 
     /// [`Self::append`] of a producer that does not wait for one append before it begins the next.
@@ -219,11 +232,8 @@ impl Stream {
         &self,
         rows: Vec<(Oid, Vec<RecordBatch>)>,
         turn: Turn,
-    ) -> Result<Lsn> {
-        let appended = self
-            .append_from(rows, Origin::default(), turn, None)
-            .await?;
-        Ok(appended.lsn)
+    ) -> Result<Appended> {
+        self.append_from(rows, Origin::default(), turn, None).await
     }
 
     /// [`Self::append_in_turn`] with what is known of where the rows come from, and with rows that
@@ -242,30 +252,26 @@ impl Stream {
         let head = self.head();
         let source = origin.source;
         let wait = origin.wait.unwrap_or(self.options.append_wait);
-        let duplicates = 0;
-        let mut rows = rows;
-        if let Some(receipt) = receipt {
-            rows.extend(receipt(duplicates)?);
-        }
-        let mut parts = Vec::with_capacity(rows.len());
-        let mut bytes = 0;
-        for (oid, batches) in rows {
-            let table = streaming_table(&head, oid)?;
-            let part = part(table, batches)?;
-            if part.rows > 0 {
-                let size: usize = part.batches.iter().map(tail::slice_bytes).sum();
-                bytes += size;
-                parts.push((part, size));
-            }
-        }
+        let own = |duplicates: u64| match &receipt {
+            Some(receipt) => sized_parts(&head, receipt(duplicates)?),
+            None => Ok(Vec::new()),
+        };
+        let mut parts = sized_parts(&head, rows)?;
+        let receipts = own(0)?;
+        let own_parts = receipts.len();
+        parts.extend(receipts);
+        let mut bytes: usize = parts.iter().map(|(_, size)| size).sum();
         let positions = Positions::read(source)?;
         if parts.is_empty() && positions.is_none() {
             turn.come().await?;
             turn.over();
-            let lsn = self.head().visible;
-            return Ok(Appended { lsn, duplicates });
+            return Ok(Appended {
+                lsn: self.head().visible,
+                duplicates: 0,
+            });
         }
-        let encoded = self.encode(&parts, source, bytes).await?;
+        let asked = self.gates.ask(&parts).await?;
+        let mut encoded = self.encode(&parts, source, bytes).await?;
         // memory is taken in order too: what came later must not hold what came first up
         turn.come().await?;
         let mut reserved = Vec::with_capacity(parts.len());
@@ -273,6 +279,27 @@ impl Stream {
         else {
             return Err(tail_full());
         };
+        let mut passed = Passed::default();
+        if !asked.is_empty() {
+            passed = Box::pin(dedup::pass(self, asked, wait)).await?;
+        }
+        let duplicates = passed.duplicates;
+        if duplicates > 0 {
+            let receipts = parts.split_off(parts.len() - own_parts);
+            parts = passed.rest(parts)?;
+            if !receipts.is_empty() {
+                parts.extend(own(duplicates)?);
+            }
+            if parts.is_empty() && source.is_empty() {
+                // the rows that these repeat may be on their way still
+                drop((passed, memory));
+                turn.over();
+                let lsn = self.settled().await?;
+                return Ok(Appended { lsn, duplicates });
+            }
+            bytes = parts.iter().map(|(_, size)| size).sum();
+            encoded = self.encode(&parts, source, bytes).await?;
+        }
         for (part, size) in parts {
             let share = memory.split(memory.num_permits().min(size / 1024));
             reserved.push((part, share));
@@ -291,9 +318,18 @@ impl Stream {
         };
         let request = Request::Append(Box::new(append));
         self.wal.send(request).await.map_err(|_| wal::stopped())?;
+        passed.entered();
         turn.over();
         let lsn = answer.await.map_err(|_| wal::stopped())??;
         Ok(Appended { lsn, duplicates })
+    }
+
+    /// Waits until everything that is in the log's queue now is durable and visible.
+    async fn settled(&self) -> Result<Lsn> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Barrier(reply);
+        self.wal.send(request).await.map_err(|_| wal::stopped())?;
+        answer.await.map_err(|_| wal::stopped())?
     }
 
     /// Where the source of a table stands: the next offset of each of these partitions that it has
@@ -356,7 +392,9 @@ impl Stream {
 
     /// Takes in a table whose storage is there.
     pub async fn add_table(&self, spec: TableSpec) -> Result<()> {
+        let dedup = spec.dedup.clone();
         let (head, owned) = recovery::open_table(&self.options, spec).await?;
+        self.gates.set(owned.oid, &owned.name, dedup);
         self.own(owned);
         self.core.put_table(head);
         Ok(())
@@ -370,6 +408,7 @@ impl Stream {
         ledger.dropped = true;
         self.core.remove(oid);
         self.tables().remove(&oid);
+        self.gates.set(oid, &owned.name, None);
         drop(ledger);
         self.prune();
         Ok(())
@@ -618,6 +657,19 @@ fn streaming_table(head: &DbHead, oid: Oid) -> Result<&TableHead> {
         Some(_) => Err(not_streaming(&oid.to_string())),
         None => Err(Error::undefined_table(&oid.to_string())),
     }
+}
+
+/// Parts that hold rows, with their sizes.
+fn sized_parts(head: &DbHead, rows: Vec<(Oid, Vec<RecordBatch>)>) -> Result<Vec<(Part, usize)>> {
+    let mut parts = Vec::with_capacity(rows.len());
+    for (oid, batches) in rows {
+        let part = part(streaming_table(head, oid)?, batches)?;
+        if part.rows > 0 {
+            let size = part.batches.iter().map(tail::slice_bytes).sum();
+            parts.push((part, size));
+        }
+    }
+    Ok(parts)
 }
 
 fn part(table: &TableHead, batches: Vec<RecordBatch>) -> Result<Part> {

@@ -8,7 +8,7 @@ use arrow::datatypes::Int64Type;
 use tests::kafka::Kafka;
 use tests::{PgSession, Spawned, delta, wait};
 
-use crate::{PROGRAM, REACH_LIMIT, SMALL_SEGMENTS, start};
+use crate::{PROGRAM, REACH_LIMIT, SETTINGS, is_upkeep, start};
 
 /// Messages are all stored by then.
 const CAUGHT_UP: Duration = Duration::from_secs(60);
@@ -82,8 +82,9 @@ async fn a_source_goes_on_exactly_after_every_crash_point() {
     .await;
     drop(pg);
     let points = server::stream::CRASH_POINTS.iter();
-    // those of ordinary tables and of views are not on a source's way
-    for point in points.filter(|p| !p.starts_with("append-") && !p.starts_with("state-")) {
+    // those of ordinary tables, of views and of upkeep are not on a source's way
+    let elsewhere = |p: &str| p.starts_with("append-") || p.starts_with("state-") || is_upkeep(p);
+    for point in points.filter(|p| !elsewhere(p)) {
         for passes in [0, 3] {
             let step = format!("{point} after {passes} passes");
             server.kill();
@@ -91,8 +92,9 @@ async fn a_source_goes_on_exactly_after_every_crash_point() {
                 0 => format!("{point}=return"),
                 n => format!("{point}={n}*off->return"),
             };
-            let armed = [SMALL_SEGMENTS, ("FAILPOINTS", armed.as_str())];
-            let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), &armed).await;
+            let mut settings = SETTINGS.to_vec();
+            settings.push(("FAILPOINTS", armed.as_str()));
+            let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), &settings).await;
             if let Ok(mut doomed) = started {
                 let end = Instant::now() + REACH_LIMIT;
                 while doomed.ended().is_none() {

@@ -16,6 +16,7 @@
     reason = "client tasks of tests are not the server's tasks"
 )]
 
+mod duplicates;
 mod kafka;
 mod keyed;
 mod ledger;

@@ -176,6 +176,13 @@ pub(super) const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "stream.dedup_bytes",
+        about: "bytes that the keys of rows within dedup_window may hold, of all tables together",
+        set: |c, t| bytes(t).map(|v| c.dedup_bytes = v),
+        get: |c| Some(show_bytes(c.dedup_bytes)),
+        secret: false,
+    },
+    Key {
         name: "stream.segment_bytes",
         about: "size of one file of the log",
         set: |c, t| bytes(t).map(|v| c.segment_bytes = v as u64),
@@ -215,6 +222,20 @@ pub(super) const KEYS: &[Key] = &[
         about: "largest HTTP body (also once decompressed) and COPY line",
         set: |c, t| bytes(t).map(|v| c.max_body = v),
         get: |c| Some(show_bytes(c.max_body)),
+        secret: false,
+    },
+    Key {
+        name: "segment.body",
+        about: "largest request of the Segment API, also once decompressed",
+        set: |c, t| bytes(t).map(|v| c.segment_body = v),
+        get: |c| Some(show_bytes(c.segment_body)),
+        secret: false,
+    },
+    Key {
+        name: "segment.message",
+        about: "largest event in a request of the Segment API",
+        set: |c, t| bytes(t).map(|v| c.segment_message = v),
+        get: |c| Some(show_bytes(c.segment_message)),
         secret: false,
     },
     Key {

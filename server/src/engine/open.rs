@@ -1,5 +1,6 @@
 //! From a data directory to an open database: lock, catalog, log, state of views, background work.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,11 +34,14 @@ use crate::governance::scram;
 use crate::jobs::clock::Clock;
 use crate::jobs::{self, Jobs};
 use crate::lake;
-use crate::stream::{DirLock, Stream, StreamOptions, TableSpec, ViewSpec, internal};
+use crate::stream::{DedupSpec, DirLock, Stream, StreamOptions, TableSpec, ViewSpec, internal};
 use crate::tasks::{self, AbortOnDrop};
 use crate::types;
 use crate::views::refresh::Pace;
 use crate::views::{Kept, Refresher};
+
+/// How far apart duplicates may be in time, when a table does not say.
+const DEDUP_WINDOW: Duration = Duration::from_secs(60 * 60);
 
 /// The superuser.
 pub const ADMIN: &str = "weir";
@@ -136,7 +140,37 @@ pub fn table_spec(snapshot: &Snapshot, relation: &Relation) -> Result<TableSpec>
             Some(text) => Some(parse_duration(text)?),
             None => None,
         },
+        dedup: dedup_spec(&relation.options)?,
     })
+}
+
+/// What makes two rows of a streaming table the same, by its options.
+///
+/// # Errors
+/// 22023 for a window that is no duration.
+pub fn dedup_spec(options: &BTreeMap<String, String>) -> Result<Option<DedupSpec>> {
+    let Some(key) = options.get("dedup_key") else {
+        return Ok(None);
+    };
+    Ok(Some(DedupSpec {
+        key: column_list(key),
+        window: match options.get("dedup_window") {
+            Some(text) => parse_duration(text)?,
+            None => DEDUP_WINDOW,
+        },
+        event_time: options.get("event_time").cloned(),
+    }))
+}
+
+/// The columns that an option names: `a, b`; one with other letters in double quotes.
+pub fn column_list(text: &str) -> Vec<String> {
+    let names = text.split(',').map(str::trim);
+    names
+        .map(|name| {
+            let quoted = name.strip_prefix('"').and_then(|n| n.strip_suffix('"'));
+            quoted.unwrap_or(name).replace("\"\"", "\"")
+        })
+        .collect()
 }
 
 /// The location of a relation that has storage.
@@ -254,6 +288,7 @@ async fn open_stream(config: &Config, snapshot: &Snapshot, warehouse: &Url) -> R
     options.flush_interval = config.flush_interval;
     options.tail_bytes = config.tail_bytes;
     options.segment_bytes = config.segment_bytes;
+    options.dedup_bytes = config.dedup_bytes;
     let mut tables = snapshot
         .relations
         .iter()

@@ -42,6 +42,8 @@ pub struct Caller {
     pub as_of: Option<TableVersion>,
     /// The session's number.
     pub pid: i32,
+    /// A table that rows may be added to whatever the role.
+    pub opened: Option<Oid>,
     /// All settings, for `pg_settings`.
     pub settings: Vec<Setting>,
 }
@@ -86,6 +88,7 @@ impl Caller {
             time_zone: "UTC".to_owned(),
             as_of: None,
             pid: 0,
+            opened: None,
             settings: Vec::new(),
         }
     }

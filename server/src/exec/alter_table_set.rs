@@ -1,7 +1,8 @@
-//! `ALTER TABLE t SET (flush_interval = '…', retention = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
+//! `ALTER TABLE t SET (flush_interval = '…', retention = '…', segment_write_key = '…')`; `ALTER MATERIALIZED VIEW v
+//! SET (…)` is in `materialized_view`.
 //!
-//! `event_time` and `schema_evolution` decide what is stored, so they are set when a table is made;
-//! `flush_interval` and `on_violation` hold for what comes, `retention` says how long rows stay.
+//! `event_time` and the like decide what is stored, so they are set when a table is made; `flush_interval`
+//! and `on_violation` hold for what comes, `retention` says how long rows stay, and a key who sends them.
 
 mod materialized_view;
 
@@ -11,7 +12,7 @@ use super::{Outcome, Run, create_table, relations};
 use crate::dialect::AlterTableSet;
 use crate::engine::open::parse_duration;
 use crate::error::{Error, Result, SqlState};
-use crate::governance::privileges;
+use crate::governance::{privileges, write_key};
 use crate::jobs::retention;
 
 /// Runs the statement.
@@ -44,6 +45,7 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
     let mut interval = None;
     for (key, value) in &s.options {
         match key.as_str() {
+            write_key::OPTION => {}
             "flush_interval" => interval = Some(parse_duration(value)?),
             "on_violation" => create_table::on_violation(value)?,
             "retention" => {
@@ -51,10 +53,11 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
                     retention::check_table(&catalog, found)?;
                 }
             }
-            "event_time" | "schema_evolution" => {
+            "dedup_key" | "dedup_window" | "event_time" | "schema_evolution" => {
                 return Err(Error::unsupported(
                     format!("option \"{key}\" cannot be changed"),
-                    "flush_interval, on_violation and retention can: create a table with the options and copy the rows",
+                    "flush_interval, on_violation, retention and segment_write_key can: create a table with the options \
+                     and copy the rows",
                 ));
             }
             _ => {
@@ -62,10 +65,15 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
                     SqlState::INVALID_PARAMETER_VALUE,
                     format!("unrecognized option \"{key}\""),
                 )
-                .with_hint("flush_interval, on_violation and retention can be set"));
+                .with_hint(
+                    "flush_interval, on_violation, retention and segment_write_key can be set",
+                ));
             }
         }
         relation.options.insert(key.clone(), value.clone());
+    }
+    if s.options.contains_key(write_key::OPTION) {
+        write_key::seal(&mut relation.options, oid, &catalog)?;
     }
     engine.commit(vec![Change::PutRelation(relation)]).await?;
     if let Some(interval) = interval {

@@ -23,6 +23,7 @@ use crate::engine::Engine;
 use crate::engine::open::table_spec;
 use crate::engine::scope::bound;
 use crate::error::{Error, Result, SqlState};
+use crate::governance::write_key;
 
 pub(super) use options::on_violation;
 
@@ -197,6 +198,7 @@ async fn make_with(
             };
         }
         relation.oid = engine.allocate_oid().await?;
+        write_key::seal(&mut relation.options, relation.oid, &catalog)?;
         let root = engine.location_for(&place.schema.name, &place.name, relation.oid)?;
         relation.location = Some(root.to_string());
         engine

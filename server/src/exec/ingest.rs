@@ -55,6 +55,19 @@ pub fn target<'a>(scope: &'a Scope, schema: &str, table: &str) -> Result<&'a Rel
     }
 }
 
+/// Refuses (42501) who may not add rows: without INSERT, or the table's write key.
+pub fn check_insert(scope: &Scope, relation: &Relation) -> Result<()> {
+    if scope.caller.opened == Some(relation.oid) {
+        return Ok(());
+    }
+    privileges::check_relation(
+        &scope.catalog,
+        &scope.caller.role,
+        relation,
+        Privilege::Insert,
+    )
+}
+
 /// The columns rows may bring: all but the generated ones; those with a default say so.
 pub fn accepted_schema(relation: &Relation) -> SchemaRef {
     let fields: Vec<_> = relation
@@ -129,7 +142,18 @@ pub struct Stored {
     pub again: bool,
 }
 
-/// Stores decoded rows; durable and visible on return. Their bad rows become dead letters in the same
+/// A row that became a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Where it stood.
+    pub position: Option<String>,
+    /// The code of its refusal.
+    pub state: SqlState,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+/// Stores decoded rows; durable and visible on return, and tells of those that became letters. Their bad rows become dead letters in the same
 /// record, or refuse them all: what `usual` says where the table says nothing. They are stored when
 /// their turn has come.
 ///
@@ -142,14 +166,9 @@ pub async fn store(
     rows: Decoded,
     usual: BadRows,
     delivery: Delivery,
-) -> Result<Stored> {
+) -> Result<(Stored, Vec<Refused>)> {
     let relation = target(scope, schema, table)?;
-    privileges::check_relation(
-        &scope.catalog,
-        &scope.caller.role,
-        relation,
-        Privilege::Insert,
-    )?;
+    check_insert(scope, relation)?;
     scope.touch(relation.oid);
     let mut sieve = Sieve::new(scope, relation, usual)?;
     sieve.letters = rows.letters;
@@ -157,7 +176,14 @@ pub async fn store(
     for piece in rows.pieces {
         good.append(&mut sieve.sift(piece)?);
     }
-    append(scope, relation, good, sieve.letters, delivery).await
+    let refused = sieve.letters.iter().map(|letter| Refused {
+        position: letter.raw.position.clone(),
+        state: letter.state,
+        message: letter.message.clone(),
+    });
+    let refused = refused.collect();
+    let stored = append(scope, relation, good, sieve.letters, delivery).await?;
+    Ok((stored, refused))
 }
 
 /// Rows of a source as its table stores them, all or none.
@@ -201,9 +227,11 @@ pub async fn append_from(
 ) -> Result<Appended> {
     let wait = Some(wait);
     let origin = Origin { source, wait };
-    stream
+    let appended = stream
         .append_from(parts, origin, Turn::default(), None)
-        .await
+        .await?;
+    crate::metrics::duplicates(appended.duplicates);
+    Ok(appended)
 }
 
 /// Keeps the rows a table takes, and letters of those it does not.
@@ -413,6 +441,7 @@ impl Record {
             .stream
             .append_from(self.parts, origin, turn, receipt)
             .await?;
+        crate::metrics::duplicates(duplicates);
         Ok(stored(duplicates, lsn))
     }
 }

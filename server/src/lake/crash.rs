@@ -19,6 +19,8 @@ pub const CRASH_POINTS: &[&str] = &[
     "commit-after-link-before-fsync",
     "flush-after-commit-before-publish",
     "flush-after-publish-before-wal-removal",
+    "arrivals-before-rename",
+    "arrivals-after-rename",
     "wal-during-removal",
     "append-after-data-fsync-before-commit",
     "append-after-commit-before-publish",

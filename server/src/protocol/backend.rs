@@ -12,6 +12,7 @@ use crate::decode::Decoded;
 use crate::engine::Engine;
 use crate::engine::keys::RequestKey;
 use crate::error::Result;
+use crate::governance::write_key;
 use crate::session::{Door, IngestTable, Receipt, Session};
 use crate::stream::line::Turn;
 
@@ -22,6 +23,30 @@ pub trait Backend: Send + Sync {
 
     /// Opens a session for an authenticated role.
     fn open(&self, role: &str, door: Door) -> Result<Arc<dyn DataCalls>>;
+
+    /// What a write key opens; `None` for a key that no table has.
+    fn keyed(&self, key: &str) -> Option<Keyed>;
+}
+
+/// A table that a write key lets rows into.
+pub struct Keyed {
+    /// A session that may add rows to it, and nothing else.
+    pub session: Arc<dyn DataCalls>,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub table: String,
+    /// Its event time, if it has one.
+    pub event_time: Option<String>,
+}
+
+impl std::fmt::Debug for Keyed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyed")
+            .field("schema", &self.schema)
+            .field("table", &self.table)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A session of a door that also takes whole batches. Contracts stand at [`Session`].
@@ -62,6 +87,18 @@ impl Backend for EngineBackend {
     fn open(&self, role: &str, door: Door) -> Result<Arc<dyn DataCalls>> {
         let session = Session::open(&self.0, role, door)?;
         Ok(session)
+    }
+
+    fn keyed(&self, key: &str) -> Option<Keyed> {
+        let catalog = self.0.catalog();
+        let relation = write_key::table_of(&catalog, key)?;
+        let schema = catalog.schema_by_oid(relation.schema)?;
+        Some(Keyed {
+            session: Session::open_for_writes(&self.0, &catalog.qualified_name(relation), relation),
+            schema: schema.name.clone(),
+            table: relation.name.clone(),
+            event_time: relation.options.get("event_time").cloned(),
+        })
     }
 }
 

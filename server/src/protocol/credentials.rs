@@ -14,7 +14,7 @@ use rand::RngCore;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::backend::{Backend, DataCalls};
+use super::backend::{Backend, DataCalls, Keyed};
 use crate::error::{Error, Result, SqlState};
 use crate::governance::scram::{CheckedPasswords, check_password};
 use crate::metrics;
@@ -117,6 +117,26 @@ impl Credentials {
             metrics::login_failed(door.name());
         }
         outcome
+    }
+
+    /// The table that a write key opens. Refuses with 28000.
+    pub fn keyed(&self, key: Option<&str>) -> Result<Keyed> {
+        let known = key.filter(|key| !key.is_empty());
+        let found = known.and_then(|key| self.backend.keyed(key));
+        found.ok_or_else(|| {
+            metrics::login_failed(Door::Http.name());
+            match known {
+                Some(_) => Error::refused(
+                    SqlState::INVALID_AUTHORIZATION,
+                    "the write key is not valid",
+                ),
+                None => Error::refused(
+                    SqlState::INVALID_AUTHORIZATION,
+                    "authentication is required",
+                )
+                .with_hint("send the write key as the user of Basic credentials"),
+            }
+        })
     }
 
     /// Makes a token for a caller; the text is given out once and kept as a hash.

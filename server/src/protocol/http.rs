@@ -6,6 +6,7 @@
 mod body;
 mod problem;
 mod rows;
+mod segment;
 mod service;
 mod sql;
 
@@ -44,8 +45,18 @@ const HEADER_DEADLINE: Duration = Duration::from_secs(30);
 struct Shared {
     credentials: Arc<Credentials>,
     max_body: usize,
+    segment: SegmentLimits,
     /// Cancelled when the server stops: it is not ready any more.
     stop: CancellationToken,
+}
+
+/// How large requests of Segment's libraries may be, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct SegmentLimits {
+    /// A request, also once decompressed.
+    body: usize,
+    /// One event.
+    message: usize,
 }
 
 /// Serves connections until `stop`, then waits for running requests.
@@ -59,6 +70,10 @@ pub fn serve(
     let router = router(Shared {
         credentials,
         max_body: config.max_body,
+        segment: SegmentLimits {
+            body: config.segment_body,
+            message: config.segment_message,
+        },
         stop: stop.clone(),
     });
     let accept = Accept {
@@ -94,6 +109,10 @@ fn router(shared: Shared) -> Router {
     Router::new()
         .route("/v1/tables/{schema}/{table}/rows", post(rows::post))
         .route("/v1/sql", post(sql::post))
+        .route(
+            "/v1/{call}",
+            post(segment::post).options(segment::preflight),
+        )
         .route("/healthz", get(service::healthz))
         .route("/readyz", get(service::readyz))
         .route("/metrics", get(service::metrics))

@@ -14,7 +14,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{StreamExt, stream};
 use tokio::sync::Notify;
 
-use super::backend::{Backend, DataCalls};
+use super::backend::{Backend, DataCalls, Keyed};
 use super::calls::SessionCalls;
 use crate::decode::{BadRows, Decoded};
 use crate::dialect::{self, Statement};
@@ -28,6 +28,7 @@ use crate::types;
 
 /// The role that may do everything.
 pub(super) const ROLE: &str = "weir";
+pub(super) const WRITE_KEY: &str = "a write key";
 /// Its password.
 pub(super) const PASSWORD: &str = "open sesame";
 
@@ -134,6 +135,16 @@ impl Backend for MockBackend {
             context: SessionContext::new_with_config(config),
             settings: Mutex::default(),
         }))
+    }
+
+    fn keyed(&self, key: &str) -> Option<Keyed> {
+        let session = self.open(ROLE, Door::Http).ok()?;
+        (key == WRITE_KEY).then(|| Keyed {
+            session,
+            schema: "public".to_owned(),
+            table: "segment".to_owned(),
+            event_time: None,
+        })
     }
 }
 

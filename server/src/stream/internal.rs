@@ -51,6 +51,7 @@ pub async fn prepare(warehouse: &Url) -> Result<Vec<TableSpec>> {
             streaming: true,
             root,
             flush_interval: None,
+            dedup: None,
         };
         let stored = stored_schema(&spec.schema);
         match lake::create(&spec.root, &stored, &spec.partition_by).await {

@@ -1,7 +1,8 @@
 //! One record of the log: how an accepted append looks in bytes.
 //!
 //! ```text
-//! header (64)   magic, crc, body length, first lsn, rows, body crc, parts, source length, format, synced
+//! header (64)   magic, crc, body length, first lsn, rows, body crc, parts, source length, format, synced,
+//!               time of acceptance in microseconds
 //! source        positions of the source the rows come from, padded to 8
 //! directory     per part 32 bytes: table, schema fingerprint, rows, payload length
 //! payloads      per part one Arrow IPC stream of visible columns, padded to 8
@@ -55,6 +56,8 @@ pub(super) struct Encoded {
 pub(super) struct Record {
     pub(super) first: Lsn,
     pub(super) rows: u64,
+    /// When it was written; 0 of a log that did not say.
+    pub(super) at: i64,
     /// The positions of a source that its rows bring it to: see [`super::position`].
     pub(super) source: Bytes,
     parts: Vec<(Oid, u64, Bytes)>,
@@ -133,10 +136,11 @@ impl Encoded {
         self.rows
     }
 
-    /// Gives it a place: `seed` is the segment's, `synced` the offset known durable there.
-    pub(super) fn place(&mut self, seed: u32, first: Lsn, synced: u64) {
+    /// Gives it a place and a time: `seed` is the segment's, `synced` the offset known durable there.
+    pub(super) fn place(&mut self, seed: u32, first: Lsn, synced: u64, at: i64) {
         put_u64(&mut self.head, 16, first.0.cast_unsigned());
         put_u64(&mut self.head, 48, synced);
+        put_u64(&mut self.head, 56, at.cast_unsigned());
         let crc = seeded(seed, self.head.get(8..HEADER).unwrap_or_default());
         put_u32(&mut self.head, 4, crc);
     }
@@ -170,6 +174,7 @@ impl Record {
         let record = Self {
             first: Lsn(u64_at(header, 16).cast_signed()),
             rows: u64_at(header, 24),
+            at: u64_at(header, 56).cast_signed(),
             source: part_of(&body, 0, source_length)?,
             parts: directory(&body, source_length, u32_at(header, 36) as usize)?,
         };

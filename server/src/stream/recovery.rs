@@ -10,6 +10,8 @@ use tokio::sync::mpsc;
 
 use super::committer::{self, Owned};
 use super::core::{Arrived, Core};
+use super::dedup::Gates;
+use super::dedup::clock::Clock;
 use super::head::{Lsn, TableHead};
 use super::position::Positions;
 use super::record::{Record, read_payload};
@@ -27,6 +29,7 @@ const AT_ONCE: usize = 8;
 /// The state to go on from.
 pub(super) struct Recovered {
     pub(super) core: Arc<Core>,
+    pub(super) gates: Arc<Gates>,
     pub(super) wal: mpsc::Sender<Request>,
     pub(super) owned: HashMap<Oid, Arc<Owned>>,
 }
@@ -34,6 +37,11 @@ pub(super) struct Recovered {
 pub(super) async fn recover(options: &StreamOptions, tables: Vec<TableSpec>) -> Result<Recovered> {
     let compute = Compute::start(options.writer_threads)?;
     let core = Arc::new(Core::new(options.tail_bytes, compute));
+    let clock = Arc::new(Clock::default());
+    let gates = Arc::new(Gates::new(options.dedup_bytes, Arc::clone(&clock)));
+    for spec in &tables {
+        gates.set(spec.oid, &spec.name, spec.dedup.clone());
+    }
     let mut owned = HashMap::new();
     let opened: Vec<(TableHead, Owned)> = stream::iter(tables)
         .map(|spec| open_table(options, spec))
@@ -54,11 +62,15 @@ pub(super) async fn recover(options: &StreamOptions, tables: Vec<TableSpec>) -> 
         let core = Arc::clone(&core);
         move || {
             make_dirs_durable(&dir).map_err(Error::io("make the log's directory"))?;
-            let replayed = replay(&core, &dir)?;
+            clock.load(&dir)?;
+            let replayed = replay(&core, &clock, &dir)?;
             let flushed = core.head().tables.values().map(|t| t.flushed.0).max();
             let next = Lsn(replayed.end.0.max(flushed.unwrap_or(0) + 1));
             core.arrived(Vec::new(), Vec::new(), Lsn(next.0 - 1))?;
+            // rows of a log that did not say when they arrived have just arrived
+            clock.note(next, clock.now());
             let start = Start {
+                clock,
                 dir,
                 segment_bytes,
                 most_spares,
@@ -75,7 +87,12 @@ pub(super) async fn recover(options: &StreamOptions, tables: Vec<TableSpec>) -> 
         Ok(started) => started?,
         Err(e) => return Err(Error::Internal(format!("reading the log failed: {e}"))),
     };
-    Ok(Recovered { core, wal, owned })
+    Ok(Recovered {
+        core,
+        gates,
+        wal,
+        owned,
+    })
 }
 
 /// A table as its storage has it, without tail.
@@ -136,8 +153,11 @@ pub(super) async fn open_table(
 }
 
 /// Puts every row of the log that no table's storage has into the tails.
-fn replay(core: &Core, dir: &std::path::Path) -> Result<Replayed> {
+fn replay(core: &Core, clock: &Clock, dir: &std::path::Path) -> Result<Replayed> {
     segment::replay(dir, |record| {
+        if record.at > 0 {
+            clock.note(record.first, record.at);
+        }
         let rows = unflushed(core, record)?;
         let end = Lsn(record.end().0 - 1);
         let source = Positions::read(&record.source)?.filter(|source| {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use catalog::Oid;
 
+use super::dedup::clock;
 use super::head::Lsn;
 use super::position;
 use super::record::{HEADER, NoRecord, Record, put_u32, put_u64, u32_at, u64_at};
@@ -282,6 +283,7 @@ fn list(dir: &Path) -> Result<Listed> {
             (Some("wal"), Some(id)) => segments.push((id, path)),
             (Some("spare"), Some(_)) => spares.push(path),
             (Some("new"), Some(_)) => std::fs::remove_file(&path).map_err(Error::io(ACTION))?,
+            _ if path.file_stem().is_some_and(|stem| stem == clock::FILE) => {}
             _ => tracing::warn!(path = %path.display(), "unknown file in the log directory"),
         }
     }

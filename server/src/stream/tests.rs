@@ -2,6 +2,7 @@
 
 #[cfg(feature = "failpoints")]
 mod crash;
+mod dedup;
 mod exchange;
 mod model;
 mod positions;
@@ -51,6 +52,7 @@ pub(super) fn spec(dir: &TempDir, oid: u32, streaming: bool) -> TableSpec {
         streaming,
         root: Url::from_directory_path(dir.path().join(format!("t{oid}"))).unwrap(),
         flush_interval: None,
+        dedup: None,
     }
 }
 

@@ -12,6 +12,7 @@ use catalog::Oid;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::core::{Arrived, Core};
+use super::dedup::clock::Clock;
 use super::head::Lsn;
 use super::position::Positions;
 use super::record::{Encoded, Part};
@@ -42,6 +43,8 @@ pub(super) struct Append {
 #[derive(Debug)]
 pub(super) enum Request {
     Append(Box<Append>),
+    /// Answer when what was queued before is durable and visible; with the last position then.
+    Barrier(oneshot::Sender<Result<Lsn>>),
     /// Remove segments that nothing needs.
     Prune,
     /// Finish; the sender is dropped when the thread has ended.
@@ -51,6 +54,7 @@ pub(super) enum Request {
 /// What the thread starts from.
 #[derive(Debug)]
 pub(super) struct Start {
+    pub(super) clock: Arc<Clock>,
     pub(super) dir: PathBuf,
     pub(super) segment_bytes: u64,
     /// Segments kept to be written again.
@@ -77,6 +81,7 @@ pub(super) fn start(core: Arc<Core>, start: Start) -> Result<mpsc::Sender<Reques
     )?;
     let mut writer = Writer {
         core,
+        clock: start.clock,
         dir: start.dir,
         segment_bytes: start.segment_bytes,
         most_spares: start.most_spares,
@@ -99,6 +104,7 @@ pub(super) fn start(core: Arc<Core>, start: Start) -> Result<mpsc::Sender<Reques
 
 struct Writer {
     core: Arc<Core>,
+    clock: Arc<Clock>,
     dir: PathBuf,
     segment_bytes: u64,
     most_spares: usize,
@@ -118,6 +124,7 @@ impl Writer {
     fn run(&mut self, mut requests: mpsc::Receiver<Request>) {
         while let Some(first) = requests.blocking_recv() {
             let mut group = Vec::new();
+            let mut barriers = Vec::new();
             let mut bytes = 0;
             let mut prune = false;
             let mut stop = None;
@@ -128,6 +135,7 @@ impl Writer {
                         bytes += append.encoded.len();
                         group.push(*append);
                     }
+                    Request::Barrier(reply) => barriers.push(reply),
                     Request::Prune => prune = true,
                     Request::Stop(done) => stop = Some(done),
                 }
@@ -138,6 +146,10 @@ impl Writer {
             if !group.is_empty() {
                 self.commit(group);
             }
+            for reply in barriers {
+                // a waiter that left needs no answer
+                let _ = reply.send(self.settled());
+            }
             if prune {
                 self.prune();
             }
@@ -147,18 +159,20 @@ impl Writer {
         }
     }
 
+    /// The last position, when all that was queued is durable.
+    fn settled(&self) -> Result<Lsn> {
+        match &self.poison {
+            Some(poison) => Err(takes_no_more(poison)),
+            None => Ok(Lsn(self.next.0 - 1)),
+        }
+    }
+
     /// Writes, syncs, publishes and answers one group, in this order.
     fn commit(&mut self, mut group: Vec<Append>) {
         if let Some(poison) = &self.poison {
-            let first = poison.report();
             for append in group {
-                let refusal = Error::refused(
-                    first.state,
-                    format!("the log takes no more rows: {}", first.message),
-                )
-                .with_hint("reading goes on; remove the cause and restart the server");
                 // a waiter that left needs no answer
-                let _ = append.reply.send(Err(refusal));
+                let _ = append.reply.send(Err(takes_no_more(poison)));
             }
             return;
         }
@@ -207,13 +221,15 @@ impl Writer {
     fn write_group(&mut self, group: &mut [Append]) -> Result<Vec<Lsn>> {
         crash_point("wal-before-write");
         let mut firsts = Vec::with_capacity(group.len());
+        let at = self.clock.now();
+        self.clock.note(self.next, at);
         for append in group {
             let length = append.encoded.len() as u64;
             if self.at + length > self.segment_bytes && self.at > SEGMENT_HEADER as u64 {
                 self.roll()?;
             }
             let first = self.next;
-            append.encoded.place(self.open.seed, first, self.synced);
+            append.encoded.place(self.open.seed, first, self.synced, at);
             for piece in append.encoded.pieces() {
                 if piece.len() >= WRITE_DIRECT {
                     flush_gathered(&mut self.gathered, &self.open, self.at)?;
@@ -284,6 +300,13 @@ impl Writer {
             .iter()
             .position(|segment| segment.highest.iter().any(|(oid, hi)| needed(oid, hi)))
             .unwrap_or(self.closed.len());
+        if keep > 0
+            && let Err(e) = self.clock.save(&self.dir)
+        {
+            // the segments say when their rows arrived: they stay until something else does
+            tracing::warn!(error = ?e, "cannot write the log's times");
+            return;
+        }
         for _ in 0..keep {
             let Some(segment) = self.closed.first() else {
                 return;
@@ -322,6 +345,15 @@ fn write_at(open: &Open, bytes: &[u8], at: u64) -> Result<()> {
     open.file
         .write_all_at(bytes, at)
         .map_err(Error::io("write to the log"))
+}
+
+fn takes_no_more(poison: &Error) -> Error {
+    let first = poison.report();
+    Error::refused(
+        first.state,
+        format!("the log takes no more rows: {}", first.message),
+    )
+    .with_hint("reading goes on; remove the cause and restart the server")
 }
 
 /// The answer when the thread is gone.

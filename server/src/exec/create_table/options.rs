@@ -1,27 +1,22 @@
 //! `WITH (…)` of a streaming table.
 
+use std::collections::BTreeMap;
+
 use catalog::{Column, SqlType};
 
 use super::no_column;
 use crate::dialect::CreateTable;
-use crate::engine::open::parse_duration;
+use crate::engine::open::{column_list, parse_duration};
 use crate::error::{Error, Result, SqlState};
+use crate::governance::write_key;
 use crate::jobs::retention;
 
 /// What is there, for hints.
-const KNOWN: &str = "the options are event_time, flush_interval, retention, on_violation and \
-                     schema_evolution = 'reject'";
+const KNOWN: &str = "the options are event_time, flush_interval, retention, dedup_key, dedup_window, \
+                     segment_write_key, on_violation and schema_evolution = 'reject'";
 
 /// Options that have a meaning, but not here yet.
-const LATER: [&str; 7] = [
-    "dedup_key",
-    "dedup_window",
-    "dedup_policy",
-    "segment_write_key",
-    "watermark",
-    "late_data",
-    "max_lateness",
-];
+const LATER: &[&str] = &["dedup_policy", "watermark", "late_data", "max_lateness"];
 
 /// Checks the options against the columns.
 pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
@@ -37,6 +32,10 @@ pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
             "retention" => {
                 retention::parse(Some(value))?;
             }
+            "dedup_key" => dedup_key(value, columns)?,
+            "dedup_window" => dedup_window(value, &s.options)?,
+            // checked where it is put into the catalog: no two tables have one key
+            write_key::OPTION => {}
             "on_violation" => on_violation(value)?,
             "schema_evolution" => only("reject", &["add", "rescue"], key, value)?,
             later if LATER.contains(&later) => {
@@ -84,6 +83,62 @@ pub(in crate::exec) fn on_violation(value: &str) -> Result<()> {
             format!("invalid value for option \"on_violation\": \"{value}\""),
         )
         .with_hint("the values are 'dead_letter' and 'reject'")),
+    }
+}
+
+fn dedup_key(names: &str, columns: &[Column]) -> Result<()> {
+    let names = column_list(names);
+    for (at, name) in names.iter().enumerate() {
+        let Some(column) = columns.iter().find(|c| c.name == *name) else {
+            return Err(no_column(name));
+        };
+        if names.iter().take(at).any(|before| before == name) {
+            return Err(Error::refused(
+                SqlState::DUPLICATE_COLUMN,
+                format!("column \"{name}\" appears twice in dedup_key"),
+            ));
+        }
+        match column.sql_type {
+            SqlType::Bool
+            | SqlType::Int2
+            | SqlType::Int4
+            | SqlType::Int8
+            | SqlType::Numeric { .. }
+            | SqlType::Text
+            | SqlType::Varchar(_)
+            | SqlType::Uuid
+            | SqlType::Bytea
+            | SqlType::Date
+            | SqlType::Timestamp
+            | SqlType::Timestamptz => {}
+            SqlType::Float4
+            | SqlType::Float8
+            | SqlType::Json
+            | SqlType::Jsonb
+            | SqlType::Time
+            | SqlType::Interval
+            | SqlType::Array(_)
+            | SqlType::Record(_) => {
+                return Err(Error::refused(
+                    SqlState::DATATYPE_MISMATCH,
+                    format!("dedup_key column \"{name}\" is of type {}", column.sql_type),
+                )
+                .with_hint("name columns whose values are equal in one way only, such as an id"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn dedup_window(value: &str, options: &BTreeMap<String, String>) -> Result<()> {
+    parse_duration(value)?;
+    match options.contains_key("dedup_key") {
+        true => Ok(()),
+        false => Err(Error::refused(
+            SqlState::INVALID_PARAMETER_VALUE,
+            "dedup_window has no meaning without dedup_key",
+        )
+        .with_hint("name the columns that tell duplicates: dedup_key = 'event_id'")),
     }
 }
 

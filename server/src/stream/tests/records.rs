@@ -20,7 +20,7 @@ fn encoded(oids: &[u32], rows: i64) -> Encoded {
 
 /// The record's bytes as they stand in the log.
 fn placed(mut record: Encoded, seed: u32, first: Lsn, synced: u64) -> Vec<u8> {
-    record.place(seed, first, synced);
+    record.place(seed, first, synced, 77);
     let bytes: Vec<u8> = record.pieces().flatten().copied().collect();
     assert_eq!(bytes.len(), record.len());
     bytes

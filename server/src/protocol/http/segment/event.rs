@@ -1,0 +1,543 @@
+//! One event → one row: what Segment's specification calls *common fields* by the names of columns.
+//!
+//! | column | takes |
+//! |---|---|
+//! | `message_id`, `event_id` | `messageId`, made up where missing; in a `uuid` column another text's v5 UUID |
+//! | `type` | `track`, `identify`, … |
+//! | `event`, `event_name` | the event of a track call; `event_name` also the name of a page or screen |
+//! | `event_type` | the event of a track call, else the type |
+//! | `timestamp`, `ts`, the table's `event_time` | when it happened, corrected for the client's clock |
+//! | `original_timestamp`, `sent_at`, `received_at` | the times as they are |
+//! | `user_id`, `anonymous_id`, `group_id`, `previous_id`, `name`, `category`, `channel`, `version`, `integrations`, `context` | the field of that name in camel case |
+//! | `properties`, `traits` | the field; without a `traits` column, traits go to `properties` |
+//! | `context_page_url` and the like | what lies at that path in `context` |
+//! | any other | the property or trait of that name, or the field |
+//!
+//! Of the common fields, a table keeps those it has columns for. What a user made up is never lost:
+//! properties and traits without a column, and fields that Segment does not know, go to `properties`
+//! or `context`; an event that has some is refused where the table has neither.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use chrono::{DateTime, SecondsFormat, TimeZone, Utc};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::error::{Error, Result, SqlState};
+use crate::types::TYPE_KEY;
+
+type Object<'a> = BTreeMap<String, &'a RawValue>;
+
+/// Fields that Segment knows: a table that has no column for one does not keep it.
+const KNOWN: [&str; 24] = [
+    "_metadata",
+    "anonymousId",
+    "batch",
+    "category",
+    "channel",
+    "context",
+    "event",
+    "groupId",
+    "integrations",
+    "messageId",
+    "name",
+    "options",
+    "originalTimestamp",
+    "previousId",
+    "projectId",
+    "properties",
+    "receivedAt",
+    "sentAt",
+    "timestamp",
+    "traits",
+    "type",
+    "userId",
+    "version",
+    "writeKey",
+];
+
+/// What the events of a request share.
+pub(super) struct Common<'a> {
+    /// The call, when the path tells it.
+    call: Option<&'a str>,
+    received: DateTime<Utc>,
+    sent: Option<DateTime<Utc>>,
+    context: Option<&'a RawValue>,
+    integrations: Option<&'a RawValue>,
+}
+
+impl<'a> Common<'a> {
+    /// Of a batch.
+    pub(super) fn of(whole: &Object<'a>, received: DateTime<Utc>) -> Self {
+        Self {
+            call: None,
+            received,
+            sent: whole.get("sentAt").and_then(|raw| time(raw)),
+            context: whole.get("context").copied(),
+            integrations: whole.get("integrations").copied(),
+        }
+    }
+
+    /// Of an event that came alone.
+    pub(super) fn alone(call: &'a str, received: DateTime<Utc>) -> Self {
+        Self {
+            call: Some(call),
+            received,
+            sent: None,
+            context: None,
+            integrations: None,
+        }
+    }
+}
+
+/// Where a column's value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    MessageId,
+    Type,
+    EventType,
+    EventName,
+    Happened,
+    Original,
+    Sent,
+    Received,
+    Field(&'static str),
+    Context,
+    Properties,
+    Traits,
+    /// Below `context`, in snake case.
+    ContextPath(String),
+    /// A property, a trait, or a field of the user's own, in snake case.
+    Own(String),
+}
+
+/// How a table takes events.
+pub(super) struct Layout<'t> {
+    columns: Vec<(&'t Field, Source)>,
+    /// A JSON column of that name is there.
+    properties: bool,
+    traits: bool,
+    context: bool,
+}
+
+impl<'t> Layout<'t> {
+    /// Of a table's columns.
+    pub(super) fn new(schema: &'t SchemaRef, event_time: Option<&str>) -> Self {
+        let columns: Vec<(&Field, Source)> = schema
+            .fields()
+            .iter()
+            .map(|field| (field.as_ref(), source(field.name(), event_time)))
+            .collect();
+        let has = |name: &str| {
+            columns
+                .iter()
+                .any(|(f, _)| f.name() == name && keeps_objects(f))
+        };
+        Self {
+            properties: has("properties"),
+            traits: has("traits"),
+            context: has("context"),
+            columns,
+        }
+    }
+
+    /// The row of an event, as a JSON object.
+    ///
+    /// # Errors
+    /// 22023 for what Segment requires, 42703 for what the table has no column for.
+    pub(super) fn row(&self, raw: &RawValue, common: &Common<'_>) -> Result<String> {
+        let fields: Object<'_> =
+            serde_json::from_str(raw.get()).map_err(|_| wrong("the event is no JSON object"))?;
+        let kind = kind(&fields, common)?;
+        check(&kind, &fields)?;
+        let traits_alone = matches!(kind.as_str(), "identify" | "group");
+        let properties = object(&fields, "properties")?;
+        let traits = object(&fields, "traits")?;
+        let own = own(&fields, &properties, &traits, traits_alone);
+        let extra = self.left_over(&fields, &properties, &traits)?;
+        let context = self.context_of(&fields, common, &extra)?;
+        let mut row = String::with_capacity(raw.get().len() + 256);
+        for (field, source) in &self.columns {
+            let value: Option<Cow<'_, str>> = match source {
+                Source::MessageId => Some(message_id(field, &fields)),
+                Source::Type => Some(quoted(&kind)),
+                Source::EventType => raw_of(&fields, "event").or_else(|| Some(quoted(&kind))),
+                Source::EventName => raw_of(&fields, "event").or_else(|| raw_of(&fields, "name")),
+                Source::Happened => Some(moment(happened(&fields, common))),
+                Source::Original => original(&fields).map(moment),
+                Source::Sent => sent(&fields, common).map(moment),
+                Source::Received => Some(moment(common.received)),
+                Source::Field("integrations") => raw_of(&fields, "integrations")
+                    .or_else(|| common.integrations.map(|raw| Cow::Borrowed(raw.get()))),
+                Source::Field(name) => raw_of(&fields, name),
+                Source::Context => context.as_deref().map(Cow::Borrowed),
+                Source::Properties => self.properties_of(&properties, &traits, &extra),
+                Source::Traits => (!traits.is_empty()).then(|| Cow::Owned(written(&traits))),
+                Source::ContextPath(path) => {
+                    let found = fields.get("context").and_then(|raw| dig(raw, path));
+                    found
+                        .or_else(|| common.context.and_then(|raw| dig(raw, path)))
+                        .map(Cow::Owned)
+                }
+                Source::Own(name) => own.get(name).map(|raw| Cow::Borrowed(raw.get())),
+            };
+            let Some(value) = value.filter(|v| v != "null") else {
+                continue;
+            };
+            row.push(if row.is_empty() { '{' } else { ',' });
+            row.push_str(&quoted(field.name()));
+            row.push(':');
+            row.push_str(&fitting(field, value));
+        }
+        row.push_str(if row.is_empty() { "{}" } else { "}" });
+        Ok(row)
+    }
+
+    /// Fields of the user's own that no column takes; they go to `context`, or to `properties`.
+    fn left_over<'a>(
+        &self,
+        fields: &Object<'a>,
+        properties: &Object<'a>,
+        traits: &Object<'a>,
+    ) -> Result<Object<'a>> {
+        let columned = |name: &str| {
+            let snake = snake(name);
+            self.columns
+                .iter()
+                .any(|(_, source)| matches!(source, Source::Own(own) if *own == snake))
+        };
+        let mut homeless = Vec::new();
+        if !self.properties {
+            homeless.extend(properties.keys().filter(|name| !columned(name)));
+            if !self.traits {
+                homeless.extend(traits.keys().filter(|name| !columned(name)));
+            }
+        }
+        let extra: Object<'a> = fields
+            .iter()
+            .filter(|(name, _)| !KNOWN.contains(&name.as_str()) && !columned(name))
+            .map(|(name, raw)| (name.clone(), *raw))
+            .collect();
+        if !self.context && !self.properties {
+            homeless.extend(extra.keys());
+        }
+        match homeless.first() {
+            None => Ok(extra),
+            Some(name) => {
+                let shown: String = name.chars().take(60).collect();
+                Err(Error::refused(
+                    SqlState::UNDEFINED_COLUMN,
+                    format!("the table has no column for \"{shown}\""),
+                )
+                .with_hint("add a column of that name, or \"properties\" of type jsonb for all"))
+            }
+        }
+    }
+
+    /// The context of the request below that of the event, and what else has no other place.
+    fn context_of(
+        &self,
+        fields: &Object<'_>,
+        common: &Common<'_>,
+        extra: &Object<'_>,
+    ) -> Result<Option<String>> {
+        if !self.context {
+            return Ok(fields.get("context").map(|raw| raw.get().to_owned()));
+        }
+        let mut context = match common.context {
+            Some(raw) => serde_json::from_str(raw.get()).unwrap_or_default(),
+            None => Object::new(),
+        };
+        context.extend(object(fields, "context")?);
+        for (name, raw) in extra {
+            context.entry(name.clone()).or_insert(*raw);
+        }
+        Ok((!context.is_empty()).then(|| written(&context)))
+    }
+
+    fn properties_of<'v>(
+        &self,
+        properties: &Object<'v>,
+        traits: &Object<'v>,
+        extra: &Object<'v>,
+    ) -> Option<Cow<'v, str>> {
+        let mut all = properties.clone();
+        if !self.traits {
+            for (name, raw) in traits {
+                all.entry(name.clone()).or_insert(*raw);
+            }
+        }
+        if !self.context {
+            for (name, raw) in extra {
+                all.entry(name.clone()).or_insert(*raw);
+            }
+        }
+        (!all.is_empty()).then(|| Cow::Owned(written(&all)))
+    }
+}
+
+fn source(column: &str, event_time: Option<&str>) -> Source {
+    if event_time == Some(column) {
+        return match column {
+            "received_at" => Source::Received,
+            "sent_at" => Source::Sent,
+            "original_timestamp" => Source::Original,
+            _ => Source::Happened,
+        };
+    }
+    match column {
+        "message_id" | "event_id" => Source::MessageId,
+        "type" => Source::Type,
+        "event_type" => Source::EventType,
+        "event_name" => Source::EventName,
+        "timestamp" | "ts" => Source::Happened,
+        "original_timestamp" => Source::Original,
+        "sent_at" => Source::Sent,
+        "received_at" => Source::Received,
+        "event" => Source::Field("event"),
+        "user_id" => Source::Field("userId"),
+        "anonymous_id" => Source::Field("anonymousId"),
+        "group_id" => Source::Field("groupId"),
+        "previous_id" => Source::Field("previousId"),
+        "name" => Source::Field("name"),
+        "category" => Source::Field("category"),
+        "channel" => Source::Field("channel"),
+        "version" => Source::Field("version"),
+        "integrations" => Source::Field("integrations"),
+        "context" => Source::Context,
+        "properties" => Source::Properties,
+        "traits" => Source::Traits,
+        other => match other.strip_prefix("context_") {
+            Some(path) => Source::ContextPath(path.to_owned()),
+            None => Source::Own(snake(other)),
+        },
+    }
+}
+
+/// The call an event is of.
+fn kind(fields: &Object<'_>, common: &Common<'_>) -> Result<String> {
+    let kind = match common.call {
+        Some(call) => call.to_owned(),
+        None => fields
+            .get("type")
+            .and_then(|raw| text(raw))
+            .ok_or_else(|| wrong("the event has no \"type\""))?,
+    };
+    match kind.as_str() {
+        "track" | "identify" | "page" | "screen" | "group" | "alias" => Ok(kind),
+        _ => Err(wrong("the \"type\" of the event is not known")
+            .with_hint("types are track, identify, page, screen, group and alias")),
+    }
+}
+
+/// What Segment requires of a call.
+fn check(kind: &str, fields: &Object<'_>) -> Result<()> {
+    let has = |name: &str| {
+        fields
+            .get(name)
+            .is_some_and(|raw| !matches!(raw.get(), "null" | "\"\""))
+    };
+    let missing = match kind {
+        "track" if !has("event") => Some("event"),
+        "group" if !has("groupId") => Some("groupId"),
+        "alias" if !has("previousId") => Some("previousId"),
+        "alias" if !has("userId") => Some("userId"),
+        _ => None,
+    };
+    if let Some(name) = missing {
+        return Err(wrong(&format!("a {kind} call needs \"{name}\"")));
+    }
+    match has("userId") || has("anonymousId") {
+        true => Ok(()),
+        false => Err(wrong(
+            "the event has neither \"userId\" nor \"anonymousId\"",
+        )),
+    }
+}
+
+/// The user's own values by their names in snake case: of the call's kind first.
+fn own<'a>(
+    fields: &Object<'a>,
+    properties: &Object<'a>,
+    traits: &Object<'a>,
+    traits_first: bool,
+) -> BTreeMap<String, &'a RawValue> {
+    let (first, second) = match traits_first {
+        true => (traits, properties),
+        false => (properties, traits),
+    };
+    let mut all = BTreeMap::new();
+    let unknown = fields.iter().filter(|(n, _)| !KNOWN.contains(&n.as_str()));
+    for (name, raw) in first.iter().chain(second).chain(unknown) {
+        all.entry(snake(name)).or_insert(*raw);
+    }
+    all
+}
+
+fn object<'a>(fields: &Object<'a>, name: &str) -> Result<Object<'a>> {
+    match fields.get(name).map(|raw| raw.get()) {
+        None | Some("null") => Ok(Object::new()),
+        Some(text) => {
+            serde_json::from_str(text).map_err(|_| wrong(&format!("\"{name}\" is no JSON object")))
+        }
+    }
+}
+
+fn written(object: &Object<'_>) -> String {
+    let mut text = String::from("{");
+    for (at, (name, raw)) in object.iter().enumerate() {
+        if at > 0 {
+            text.push(',');
+        }
+        text.push_str(&quoted(name));
+        text.push(':');
+        text.push_str(raw.get());
+    }
+    text.push('}');
+    text
+}
+
+fn raw_of<'a>(fields: &Object<'a>, name: &str) -> Option<Cow<'a, str>> {
+    fields.get(name).map(|raw| Cow::Borrowed(raw.get()))
+}
+
+/// What lies below an object at a path in snake case, `page_url` for `page.url`.
+fn dig(raw: &RawValue, path: &str) -> Option<String> {
+    let object: Object<'_> = serde_json::from_str(raw.get()).ok()?;
+    object.iter().find_map(|(name, raw)| {
+        let name = snake(name);
+        match path.strip_prefix(&name)? {
+            "" => Some(raw.get().to_owned()),
+            rest => dig(raw, rest.strip_prefix('_')?),
+        }
+    })
+}
+
+/// The id of an event, if it has one.
+pub(super) fn id(raw: &RawValue) -> Option<String> {
+    let fields: Object<'_> = serde_json::from_str(raw.get()).ok()?;
+    fields.get("messageId").and_then(|raw| text(raw))
+}
+
+fn message_id<'a>(field: &Field, fields: &Object<'a>) -> Cow<'a, str> {
+    let given = raw_of(fields, "messageId").filter(|raw| !matches!(&**raw, "null" | "\"\""));
+    let is_uuid = field.metadata().get(TYPE_KEY).is_some_and(|t| t == "uuid");
+    match given {
+        None => quoted(&Uuid::now_v7().to_string()).into_owned().into(),
+        Some(raw) if is_uuid => {
+            let text = serde_json::from_str(&raw).unwrap_or_else(|_| raw.clone().into_owned());
+            // the same text gives the same id, so a repeated event is known by it
+            let id = Uuid::parse_str(&text)
+                .unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()));
+            Cow::Owned(quoted(&id.to_string()).into_owned())
+        }
+        Some(raw) => raw,
+    }
+}
+
+/// When it happened: the client's clock corrected by what it showed when the event was sent.
+fn happened(fields: &Object<'_>, common: &Common<'_>) -> DateTime<Utc> {
+    match (original(fields), sent(fields, common)) {
+        (None, _) => common.received,
+        (Some(original), None) => original,
+        (Some(original), Some(sent)) => {
+            let corrected = common.received.checked_sub_signed(sent - original);
+            corrected.unwrap_or(original)
+        }
+    }
+}
+
+fn original(fields: &Object<'_>) -> Option<DateTime<Utc>> {
+    ["originalTimestamp", "timestamp"]
+        .iter()
+        .find_map(|name| time(fields.get(*name)?))
+}
+
+fn sent(fields: &Object<'_>, common: &Common<'_>) -> Option<DateTime<Utc>> {
+    let own = fields.get("sentAt").and_then(|raw| time(raw));
+    own.or(common.sent)
+}
+
+/// A time in ISO 8601, or in milliseconds since the Unix epoch.
+fn time(raw: &RawValue) -> Option<DateTime<Utc>> {
+    if let Ok(millis) = raw.get().parse::<i64>() {
+        return Utc.timestamp_millis_opt(millis).single();
+    }
+    let text = text(raw)?;
+    if let Ok(time) = DateTime::parse_from_rfc3339(&text) {
+        return Some(time.to_utc());
+    }
+    ["%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z"]
+        .iter()
+        .find_map(|format| DateTime::parse_from_str(&text, format).ok())
+        .map(|time| time.to_utc())
+        .or_else(|| {
+            ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"]
+                .iter()
+                .find_map(|format| chrono::NaiveDateTime::parse_from_str(&text, format).ok())
+                .map(|time| time.and_utc())
+        })
+}
+
+fn moment(time: DateTime<Utc>) -> Cow<'static, str> {
+    let text = time.to_rfc3339_opts(SecondsFormat::Micros, true);
+    Cow::Owned(format!("\"{text}\""))
+}
+
+/// A JSON string's text.
+pub(super) fn text(raw: &RawValue) -> Option<String> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+/// A value in the form that the column reads: other values than texts are a text column's text.
+fn fitting<'v>(field: &Field, value: Cow<'v, str>) -> Cow<'v, str> {
+    let plain_text = *field.data_type() == DataType::Utf8
+        && !field
+            .metadata()
+            .get(TYPE_KEY)
+            .is_some_and(|t| matches!(t.as_str(), "json" | "jsonb"));
+    match plain_text && !value.starts_with('"') {
+        true => Cow::Owned(quoted(&value).into_owned()),
+        false => value,
+    }
+}
+
+fn keeps_objects(field: &Field) -> bool {
+    *field.data_type() == DataType::Utf8
+        && field.metadata().get(TYPE_KEY).is_none_or(|t| t != "uuid")
+}
+
+fn quoted(text: &str) -> Cow<'static, str> {
+    Cow::Owned(serde_json::Value::from(text).to_string())
+}
+
+/// `userAgent`, `User Agent` → `user_agent`.
+fn snake(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 4);
+    let mut lower_before = false;
+    for c in name.chars() {
+        if c.is_uppercase() {
+            if lower_before {
+                out.push('_');
+            }
+            out.extend(c.to_lowercase());
+            lower_before = false;
+        } else if c.is_alphanumeric() {
+            out.push(c);
+            lower_before = true;
+        } else {
+            out.push('_');
+            lower_before = false;
+        }
+    }
+    out
+}
+
+fn wrong(message: &str) -> Error {
+    Error::refused(SqlState::INVALID_PARAMETER_VALUE, message)
+}
+
+#[cfg(test)]
+mod tests;
