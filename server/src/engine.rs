@@ -11,12 +11,14 @@
 //! | [`open`] | from a data directory to an open database |
 //! | [`keys`] | requests that are sent twice and stored once |
 //! | [`refresh`] | what the view refresher needs |
+//! | [`adopt`] | columns that are stored and not in the catalog |
 //! | [`activity`] | what all connections are doing |
 //! | [`sources`] | what all sources are doing |
 //! | `cooperate` | joins that yield |
 //! | `expiry` | old days of the server's own tables |
 
 pub mod activity;
+pub mod adopt;
 mod cooperate;
 mod expiry;
 pub mod keys;

@@ -32,7 +32,7 @@ pub use read::read_columns;
 pub use restore::{Difference, difference};
 pub(crate) use store::{make_dirs_durable, sync_dir};
 pub use vacuum::{Garbage, Horizon, discard, garbage, sweep};
-pub use write::{Commit, Operation, TARGET_FILE_BYTES, commit, write_files};
+pub use write::{Commit, Operation, TARGET_FILE_BYTES, admit, commit, write_files, write_files_as};
 
 use std::sync::Arc;
 

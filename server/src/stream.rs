@@ -11,6 +11,7 @@
 //! | [`position`] | where sources stand, in records and in Delta |
 //! | `tail` | batches in memory |
 //! | `committer` | flushes, appends to ordinary tables, DML, view state: one at a time per table |
+//! | `anchor` | logs read from their newest checkpoint again |
 //! | `exchange` | stored files exchanged for others: compaction, retention |
 //! | `in_use` | files that are no part of a newest state and must stay |
 //! | `flusher` | flushes in the background |
@@ -21,6 +22,7 @@
 //! | [`mod@line`] | order of one producer's appends |
 //! | [`lock`] | one process per data directory |
 
+mod anchor;
 mod committer;
 mod core;
 mod dedup;
@@ -53,7 +55,7 @@ use arrow::record_batch::RecordBatch;
 use catalog::Oid;
 use deltalake::DeltaTable;
 use futures::Stream as Batches;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedRwLockReadGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -274,6 +276,12 @@ impl Stream {
         let mut encoded = self.encode(&parts, source, bytes).await?;
         // memory is taken in order too: what came later must not hold what came first up
         turn.come().await?;
+        // only now: who waits for its turn must not keep one before it from passing
+        let _gates = self.pass(&parts).await?;
+        if self.conform_again(&mut parts)? {
+            bytes = parts.iter().map(|(_, size)| size).sum();
+            encoded = self.encode(&parts, source, bytes).await?;
+        }
         let mut reserved = Vec::with_capacity(parts.len());
         let Ok(Some(mut memory)) = tokio::time::timeout(wait, self.core.reserve(bytes)).await
         else {
@@ -330,6 +338,37 @@ impl Stream {
         let request = Request::Barrier(reply);
         self.wal.send(request).await.map_err(|_| wal::stopped())?;
         answer.await.map_err(|_| wal::stopped())?
+    }
+
+    /// Keeps the columns of the rows' tables as they are until the guards are dropped.
+    async fn pass(&self, parts: &[(Part, usize)]) -> Result<Vec<OwnedRwLockReadGuard<()>>> {
+        let mut oids: Vec<Oid> = parts.iter().map(|(part, _)| part.oid).collect();
+        // everybody takes several in the same order
+        oids.sort_unstable();
+        oids.dedup();
+        let mut gates = Vec::with_capacity(oids.len());
+        for oid in oids {
+            let gate = Arc::clone(&self.owned(oid)?.gate);
+            gates.push(gate.read_owned().await);
+        }
+        Ok(gates)
+    }
+
+    /// Gives rows the columns that their table has got since they were looked at; true if one had.
+    fn conform_again(&self, parts: &mut [(Part, usize)]) -> Result<bool> {
+        let head = self.head();
+        let mut changed = false;
+        for (rows, size) in parts {
+            let table = streaming_table(&head, rows.oid)?;
+            let same = |b: &RecordBatch| b.schema_ref() == &table.schema;
+            if rows.batches.iter().all(same) {
+                continue;
+            }
+            *rows = part(table, std::mem::take(&mut rows.batches))?;
+            *size = rows.batches.iter().map(tail::slice_bytes).sum();
+            changed = true;
+        }
+        Ok(changed)
     }
 
     /// Where the source of a table stands: the next offset of each of these partitions that it has
@@ -423,6 +462,7 @@ impl Stream {
             streaming: owned.streaming,
             flush_interval: interval,
             lock: Arc::clone(&owned.lock),
+            gate: Arc::clone(&owned.gate),
         });
         Ok(())
     }
@@ -478,6 +518,22 @@ impl Stream {
         result
     }
 
+    /// Changes a table's columns: `change` gets its newest state, alone with it, and makes the commit,
+    /// or none. With `still` every row of before is stored by then, and appends wait until it is done:
+    /// for changes that rows of before do not fit.
+    ///
+    /// Dropping the future leaves open whether the change was made. Do not drop it.
+    pub async fn alter<F, Fut>(&self, oid: Oid, still: bool, change: F) -> Result<()>
+    where
+        F: FnOnce(LakeSnapshot) -> Fut,
+        Fut: Future<Output = Result<Option<LakeSnapshot>>>,
+    {
+        let owned = self.owned(oid)?;
+        let result = committer::alter(&self.core, &owned, still, change).await;
+        self.prune();
+        result
+    }
+
     /// Writes rows, in any order and with at least the stored columns, as files of a table that are not
     /// part of it yet: for [`Self::exchange`].
     pub async fn stage<S>(&self, base: &Arc<LakeSnapshot>, rows: S) -> Result<Staged>
@@ -509,6 +565,14 @@ impl Stream {
         exchange::garbage(Arc::clone(&self.core), owned, keep_ms).await
     }
 
+    /// Lets the head know a table's or view state's log from its newest checkpoint on: commits before that
+    /// may go. False when it could not be done now.
+    pub async fn anchor(&self, oid: Oid) -> Result<bool> {
+        let owned = self.owned(oid)?;
+        let core = Arc::clone(&self.core);
+        self.core.compute.run(anchor::anchor(core, owned)).await
+    }
+
     /// Where Parquet is encoded and logs are read in one piece.
     pub fn compute(&self) -> &Compute {
         &self.core.compute
@@ -536,6 +600,7 @@ impl Stream {
             streaming: false,
             flush_interval: self.options.flush_interval,
             lock: Arc::default(),
+            gate: Arc::default(),
         });
         self.publish_view(spec.oid, view);
         Ok(())

@@ -17,6 +17,63 @@ pub const TYPE_KEY: &str = "weir.type";
 /// default: a row that leaves such a column out gets the default, not NULL.
 pub const DEFAULT_KEY: &str = "weir.default";
 
+/// Name of the column that keeps what has no column: keys that the table does not know, values that are
+/// not of their column's type.
+pub const RESCUED: &str = "_rescued";
+
+/// What a table makes of keys and values that do not fit its columns, if it does not refuse them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evolution {
+    /// New columns, and wider types.
+    Add,
+    /// They are kept in the column [`RESCUED`].
+    Rescue,
+}
+
+/// Schema metadata key that [`crate::session::Session::ingest_schema`] sets for such tables.
+const EVOLUTION_KEY: &str = "weir.evolution";
+
+impl Evolution {
+    /// The name of the option's value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Rescue => "rescue",
+        }
+    }
+
+    /// By its name.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Add, Self::Rescue];
+        all.into_iter()
+            .find(|e| name.eq_ignore_ascii_case(e.name()))
+    }
+
+    /// What a schema that rows are decoded into says: rows may bring what has no place in their
+    /// column as JSON objects in a column [`RESCUED`].
+    pub fn of(schema: &Schema) -> Option<Self> {
+        schema
+            .metadata()
+            .get(EVOLUTION_KEY)
+            .and_then(|n| Self::named(n))
+    }
+
+    /// Makes a schema say so.
+    pub fn marking(self, schema: Schema) -> Schema {
+        let mut metadata = schema.metadata().clone();
+        metadata.insert(EVOLUTION_KEY.to_owned(), self.name().to_owned());
+        schema.with_metadata(metadata)
+    }
+}
+
+/// Field metadata key of a stored column that was added with an expression that makes its values
+/// (`GENERATED ALWAYS AS`).
+pub const GENERATED_KEY: &str = "weir.generated";
+
+/// Field metadata key of a stored column that was added with a default: the value, as text, that rows
+/// from before have in it.
+pub const MISSING_KEY: &str = "weir.missing";
+
 /// Name of the log position column of streaming tables.
 pub const LSN: &str = "_lsn";
 
@@ -139,6 +196,25 @@ pub fn sql_type_of(ty: &DataType) -> SqlType {
         | DataType::Utf8View
         | DataType::Map(..)
         | DataType::Union(..) => SqlType::Text,
+    }
+}
+
+/// Types that a column's type may be changed to, each able to hold every value of the one before:
+/// whole numbers to wider ones, to double, to text.
+pub fn widenings(from: &SqlType) -> &'static [SqlType] {
+    const CHAIN: [SqlType; 5] = [
+        SqlType::Int2,
+        SqlType::Int4,
+        SqlType::Int8,
+        SqlType::Float8,
+        SqlType::Text,
+    ];
+    match from {
+        SqlType::Int2 => &CHAIN[1..],
+        SqlType::Int4 => &CHAIN[2..],
+        SqlType::Int8 | SqlType::Float4 => &CHAIN[3..],
+        SqlType::Float8 | SqlType::Bool | SqlType::Varchar(_) => &CHAIN[4..],
+        _ => &[],
     }
 }
 

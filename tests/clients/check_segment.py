@@ -54,15 +54,15 @@ def every_call(gzip):
     client.shutdown()
     equal(errors, [])
     told = rows(
-        "SELECT type, event, name, total, traits->>'plan', group_id, previous_id "
+        "SELECT type, event, name, total, traits LIKE '%pro%', group_id, previous_id "
         f"FROM segment_events WHERE user_id = '{user}' ORDER BY type"
     )
     return equal(
         told,
         [
             ("alias", None, None, None, None, None, "before"),
-            ("group", None, None, None, None, "g1", None),
-            ("identify", None, None, None, "pro", None, None),
+            ("group", None, None, None, False, "g1", None),
+            ("identify", None, None, None, True, None, None),
             ("page", None, "Start", None, None, None, None),
             ("screen", None, "Main", None, None, None, None),
             ("track", "Order Completed", None, 9.5, None, None, None),

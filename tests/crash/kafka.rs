@@ -8,7 +8,7 @@ use arrow::datatypes::Int64Type;
 use tests::kafka::Kafka;
 use tests::{PgSession, Spawned, delta, wait};
 
-use crate::{PROGRAM, REACH_LIMIT, SETTINGS, is_upkeep, start};
+use crate::{PROGRAM, REACH_LIMIT, SETTINGS, start};
 
 /// Messages are all stored by then.
 const CAUGHT_UP: Duration = Duration::from_secs(60);

@@ -56,6 +56,19 @@ const SETTINGS: [(&str, &str); 9] = [
     ("WEIR__JOBS__RETENTION_INTERVAL", "100 ms"),
 ];
 
+/// True for points that only upkeep of stored tables reaches.
+fn is_upkeep(point: &str) -> bool {
+    let kinds = [
+        "compact-",
+        "expire-",
+        "restore-",
+        "checkpoint-",
+        "clean-log-",
+        "vacuum-",
+    ];
+    kinds.iter().any(|kind| point.starts_with(kind))
+}
+
 async fn start(dir: &TempDir) -> Spawned {
     let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), &SETTINGS).await;
     started.unwrap_or_else(|log| panic!("the server ended before it opened its doors:\n{log}"))
@@ -68,6 +81,8 @@ async fn set_up(server: &Spawned) {
          WITH (flush_interval = '150 ms')",
     )
     .await;
+    pg.run("CREATE STREAMING TABLE altered (v BIGINT) WITH (flush_interval = '150 ms')")
+        .await;
     pg.run("CREATE TABLE plain (producer TEXT NOT NULL, seq BIGINT NOT NULL, filler TEXT)")
         .await;
     pg.run(
@@ -237,6 +252,78 @@ async fn acknowledged_rows_survive_every_crash_point() {
         }
     }
     finish(server, &dir, &ledger).await;
+}
+
+/// A column is there with its values or not at all, whenever the server dies while it is added.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_survives_death_between_its_two_commits() {
+    for (point, there) in [
+        ("alter-before-commit", false),
+        ("alter-after-commit-before-catalog", true),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = start(&dir).await;
+        let pg = server.connect().await;
+        for sql in [
+            "CREATE STREAMING TABLE s (id BIGINT NOT NULL, filler TEXT) WITH (flush_interval = '1 hour')",
+            "CREATE TABLE p (id BIGINT NOT NULL, filler TEXT)",
+            "INSERT INTO s VALUES (1, 'stored')",
+            "FLUSH TABLE s",
+            "INSERT INTO s VALUES (2, 'in the log')",
+            "INSERT INTO p VALUES (1, 'stored')",
+        ] {
+            pg.run(sql).await;
+        }
+        server.kill();
+        for table in ["s", "p"] {
+            let alter = format!(
+                "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS c BIGINT NOT NULL DEFAULT 5, \
+                 ADD COLUMN IF NOT EXISTS d TEXT"
+            );
+            let armed = format!("{point}=return");
+            let armed = [("FAILPOINTS", armed.as_str())];
+            let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), &armed).await;
+            let mut doomed = started.unwrap_or_else(|log| panic!("{point}: {log}"));
+            let pg = doomed.connect().await;
+            assert!(pg.rows(&alter).await.is_err(), "{point}: it went on");
+            let end = Instant::now() + REACH_LIMIT;
+            while doomed.ended().is_none() {
+                assert!(Instant::now() < end, "{point}: it lives");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let server = start(&dir).await;
+            let pg = server.connect().await;
+            let known = format!(
+                "SELECT count(*) FROM information_schema.columns WHERE table_name = '{table}'"
+            );
+            assert_eq!(pg.count(&known).await, if there { 4 } else { 2 }, "{point}");
+            // what nobody was told may be there or not; asked again, it is
+            pg.run(&alter).await;
+            assert_eq!(pg.count(&known).await, 4, "{point}");
+            pg.run(&format!("INSERT INTO {table} (id) VALUES (3)"))
+                .await;
+            let rows = format!("SELECT count(*) FROM {table} WHERE c = 5 AND d IS NULL");
+            let all = if table == "s" { 3 } else { 2 };
+            assert_eq!(pg.count(&rows).await, all, "{point}: {table}");
+            if table == "s" {
+                pg.run("FLUSH TABLE s").await;
+            }
+            drop(pg);
+            server.kill();
+        }
+        for table in delta::tables_under(dir.path()) {
+            let location = table.to_str().unwrap();
+            let columns = delta::columns(location).await;
+            let visible: Vec<&str> = columns.iter().map(String::as_str).collect();
+            assert!(
+                visible.ends_with(&["id", "filler", "c", "d"]),
+                "{columns:?}"
+            );
+            let batches = delta::query(location, "SELECT sum(c) FROM t").await;
+            let sum = batches[0].column(0).as_primitive::<Int64Type>().value(0);
+            assert_eq!(sum, if columns[0] == "_lsn" { 15 } else { 10 }, "{point}");
+        }
+    }
 }
 
 /// Recovery itself may be killed, again and again, and loses nothing.

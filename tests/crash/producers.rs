@@ -188,12 +188,16 @@ async fn put(flight: &mut FlightSession, name: &str, request: &Request) -> Resul
     Ok(())
 }
 
-/// Flushes and refreshes as fast as it can, so that deaths fall into those too.
+/// Flushes, refreshes and alters as fast as it can, so that deaths fall into those too.
 async fn disturb(at: Addresses) -> Result<(), Fault> {
     let pg = PgSession::open(at.pg, ADMIN, PASSWORD).await?;
     loop {
         pg.rows("FLUSH TABLE acked").await?;
         pg.rows("REFRESH MATERIALIZED VIEW per_producer").await?;
+        pg.rows("ALTER TABLE altered ALTER COLUMN v SET NOT NULL")
+            .await?;
+        pg.rows("ALTER TABLE altered ALTER COLUMN v DROP NOT NULL")
+            .await?;
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
 }

@@ -20,6 +20,7 @@ mod data_directory;
 mod dead_letters;
 mod dedup;
 mod demo_figures;
+mod evolution;
 mod flight;
 mod garbage;
 mod idempotency;

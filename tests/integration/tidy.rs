@@ -32,10 +32,14 @@ const FUNCTIONS_TESTED_ELSEWHERE: [(&str, &str); 0] = [];
 /// Files under `server/src/exec/` that are not one statement, with the reason. Every other file there has a
 /// test file of its name somewhere under `tests/slt/`, and every statement of ours a file in `dialect/`,
 /// one in `exec/` and that test file.
-const SHARED_EXEC_FILES: [(&str, &str); 14] = [
+const SHARED_EXEC_FILES: [(&str, &str); 16] = [
     (
         "copy",
         "data of COPY, which SQL logic files cannot carry: integration/copy.rs",
+    ),
+    (
+        "evolve",
+        "columns from rows: streaming/evolution.slt, integration/evolution.rs",
     ),
     (
         "ingest",
@@ -47,6 +51,7 @@ const SHARED_EXEC_FILES: [(&str, &str); 14] = [
     ),
     ("query", "SELECT: the files under queries/"),
     ("relations", "names, for the statements that define"),
+    ("reshape", "columns of a table, for all that changes them"),
     ("rewrite", "copy on write, for UPDATE, DELETE and MERGE"),
     ("rows", "streams of rows, for every statement that has some"),
     ("set", "settings: errors/sqlstates.slt"),

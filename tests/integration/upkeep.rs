@@ -221,7 +221,7 @@ async fn rows_are_there_once_whatever_happens_to_their_files() {
     .await;
     pg.run(
         "CREATE MATERIALIZED VIEW v WITH (on_source_change = 'ignore') AS \
-         SELECT producer, count(*) AS n, sum(seq) AS total, max(seq) AS top FROM t GROUP BY producer",
+         SELECT producer, count(*) AS n, sum(seq) AS total, max(seq) AS highest FROM t GROUP BY producer",
     )
     .await;
     pg.run(
@@ -291,7 +291,7 @@ async fn check(pg: &PgSession, young: i64, old: i64, deleted: i64) {
     // views have counted every row that ever came, once
     assert_eq!(pg.count("SELECT sum(n) FROM v").await, young + old);
     assert_eq!(pg.count("SELECT sum(total) FROM v").await, {
-        let per_producer = pg.rows("SELECT top FROM v").await.unwrap();
+        let per_producer = pg.rows("SELECT highest FROM v").await.unwrap();
         let tops = per_producer
             .iter()
             .map(|r| r[0].as_ref().unwrap().parse::<i64>().unwrap());

@@ -53,6 +53,10 @@ pub struct Column {
     pub generated: Option<String>,
     /// `COMMENT ON COLUMN`.
     pub comment: Option<String>,
+    /// When the column came to be, if later than its relation: no object has this id, older ones have a
+    /// smaller one and newer ones a greater one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Oid>,
 }
 
 /// What only materialized views have.
@@ -116,4 +120,12 @@ pub struct Relation {
     pub comment: Option<String>,
     /// Optimistic version.
     pub version: i64,
+}
+
+impl Relation {
+    /// When a view's query was written: columns of a later [`Column::since`] were not there yet.
+    pub fn defined(&self) -> Oid {
+        let columns = self.columns.iter().filter_map(|c| c.since);
+        columns.fold(self.oid, Oid::max)
+    }
 }

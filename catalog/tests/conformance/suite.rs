@@ -188,6 +188,7 @@ async fn values_read_back(store: Arc<dyn Store>) {
         default: Some("'it''s'".to_owned()),
         generated: None,
         comment: Some(String::new()),
+        since: None,
     }];
     streaming.partition_by = vec!["a".to_owned()];
     streaming.checks = BTreeMap::from([("c".to_owned(), "a <> ''".to_owned())]);

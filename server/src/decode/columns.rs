@@ -18,6 +18,7 @@ use arrow::datatypes::{
     DataType, Date32Type, Field, FieldRef, IntervalUnit, Schema, SchemaRef, Time64MicrosecondType,
     TimeUnit,
 };
+use catalog::SqlType;
 use chrono::Utc;
 use uuid::Uuid;
 
@@ -25,7 +26,8 @@ use super::datetime;
 use super::decimal::{self, DecimalError};
 use super::table::{BadCell, Sizes, at, shortened};
 use crate::error::{Error, Result, SqlState};
-use crate::types::{TYPE_KEY, is_canonical_uuid, sql_type};
+use crate::exec::evolve::is_exact_double;
+use crate::types::{self, Evolution, RESCUED, TYPE_KEY, is_canonical_uuid, sql_type};
 
 /// A value as it came.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +59,9 @@ impl Cell<'_> {
     }
 }
 
+/// A key that is no column, or a column whose value is not of its type, with the JSON value.
+pub(super) type Stray<'a> = (Cow<'a, str>, &'a str);
+
 /// One builder per column.
 pub(super) struct Builders {
     /// What the batch looks like: the columns that are built. All may be null here: constraints
@@ -66,6 +71,10 @@ pub(super) struct Builders {
     rows: usize,
     /// Rows that are to be left out.
     bad: HashSet<usize>,
+    /// What becomes of JSON values that are not of their column's type, if they are no error.
+    keeps: Option<Evolution>,
+    /// JSON objects of what has no place in the columns; made when the first row needs it.
+    strays: Option<StringBuilder>,
 }
 
 /// A batch, the rows of it that are to be left out, and why some of them are: those of which that
@@ -74,8 +83,8 @@ type Finished = (RecordBatch, HashSet<usize>, Vec<(usize, Error)>);
 
 impl Builders {
     /// For all columns but `without`.
-    pub(super) fn new(schema: &SchemaRef, without: &[usize], sizes: &Sizes) -> Self {
-        let columns: Vec<_> = schema
+    pub(super) fn new(table: &SchemaRef, without: &[usize], sizes: &Sizes) -> Self {
+        let columns: Vec<_> = table
             .fields()
             .iter()
             .enumerate()
@@ -94,6 +103,8 @@ impl Builders {
             columns,
             rows: 0,
             bad: HashSet::new(),
+            keeps: Evolution::of(table),
+            strays: None,
         }
     }
 
@@ -102,13 +113,23 @@ impl Builders {
         self.rows
     }
 
-    /// Adds a row. A bad one (told with its column) takes a place, too, and is to be left out.
-    pub(super) fn push(&mut self, line: usize, cells: &[Cell<'_>]) -> Result<(), (usize, BadCell)> {
+    /// Adds a row with what it has beside the columns. A bad one (told with its column) takes a place,
+    /// too, and is to be left out.
+    pub(super) fn push<'a>(
+        &mut self,
+        line: usize,
+        cells: &[Cell<'a>],
+        strays: &mut Vec<Stray<'a>>,
+    ) -> Result<(), (usize, BadCell)> {
         let row = self.rows;
         self.rows += 1;
+        let keeps = self.keeps;
         let mut columns = self.columns.iter_mut();
         for (i, field, builder) in &mut columns {
             let done = match cells[*i] {
+                Cell::Json(json) if keeps.is_some() && builder.rounds(json) => {
+                    Err(Misfit::OutOfRange.named(field, json))
+                }
                 Cell::Absent | Cell::Null if field.is_nullable() => {
                     builder.append_null(line);
                     Ok(())
@@ -134,14 +155,46 @@ impl Builders {
                     .map_err(|p| p.named(field, &value.to_string())),
             };
             if let Err(bad) = done {
+                // in a column of 'add' its place is kept for it, whatever the column takes
+                let kept = match (keeps, cells[*i]) {
+                    (Some(Evolution::Add), Cell::Json(json) | Cell::Plain(json)) => Some(json),
+                    (Some(Evolution::Rescue), Cell::Json(json) | Cell::Plain(json)) => {
+                        field.is_nullable().then_some(json)
+                    }
+                    _ => None,
+                };
+                // no text, and so no JSON of ours, holds the character NUL
+                let kept = kept.filter(|json| without_nul_escape(json).is_ok());
                 // a value that is refused was not appended
                 builder.append_null(line);
-                columns.for_each(|(_, _, rest)| rest.append_null(line));
-                self.bad.insert(row);
-                return Err((*i, bad));
+                let Some(json) = kept else {
+                    columns.for_each(|(_, _, rest)| rest.append_null(line));
+                    if let Some(objects) = &mut self.strays {
+                        objects.append_null();
+                    }
+                    self.bad.insert(row);
+                    return Err((*i, bad));
+                };
+                strays.push((Cow::Owned(field.name().clone()), json));
             }
         }
+        if !strays.is_empty() || self.strays.is_some() {
+            self.push_strays(strays);
+        }
         Ok(())
+    }
+
+    fn push_strays(&mut self, strays: &[Stray<'_>]) {
+        let before = self.rows - 1;
+        let objects = self.strays.get_or_insert_with(|| {
+            let mut objects = StringBuilder::new();
+            (0..before).for_each(|_| objects.append_null());
+            objects
+        });
+        match strays.is_empty() {
+            true => objects.append_null(),
+            false => objects.append_value(object(strays)),
+        }
     }
 
     /// The batch of the rows since the last one.
@@ -155,9 +208,31 @@ impl Builders {
         let mut bad = std::mem::take(&mut self.bad);
         // a row may be bad in several columns: the first one found is its reason
         late.retain(|(row, _)| bad.insert(*row));
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
+        let mut schema = Arc::clone(&self.schema);
+        if let Some(mut strays) = self.strays.take() {
+            arrays.push(Arc::new(strays.finish()));
+            let mut fields: Vec<FieldRef> = schema.fields().to_vec();
+            fields.push(Arc::new(types::field(RESCUED, &SqlType::Jsonb, true)));
+            schema = Arc::new(Schema::new(fields));
+        }
+        let batch = RecordBatch::try_new(schema, arrays)?;
         Ok((batch, bad, late))
     }
+}
+
+/// The keys and values as one JSON object.
+fn object(strays: &[Stray<'_>]) -> String {
+    let mut text = String::from("{");
+    for (key, json) in strays {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        text.push_str(&serde_json::Value::from(key.as_ref()).to_string());
+        text.push(':');
+        text.push_str(json);
+    }
+    text.push('}');
+    text
 }
 
 /// Why a value does not fit.
@@ -194,6 +269,9 @@ impl Misfit {
         BadCell { state, message }
     }
 }
+
+/// Numbers of so many characters are given back by a double.
+const SHORT: usize = 15;
 
 /// A column under construction.
 enum Builder {
@@ -250,6 +328,11 @@ impl Builder {
             }
             _ => Self::Nested(Vec::new()),
         }
+    }
+
+    /// True for a number that the column would not give back.
+    fn rounds(&self, json: &str) -> bool {
+        matches!(self, Self::Float8(_)) && json.len() > SHORT && !is_exact_double(json)
     }
 
     fn append_null(&mut self, line: usize) {

@@ -104,7 +104,7 @@ fn row(table: &mut Table, columns: &[usize], record: &ByteRecord, place: Place) 
             Err(e) => return table.refused(place, e),
         };
     }
-    table.push(place, &cells)
+    table.push(place, &cells, &mut Vec::new())
 }
 
 /// The place of a record without the line ends around it.

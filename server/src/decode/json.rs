@@ -1,5 +1,6 @@
 //! NDJSON and JSON arrays: objects whose keys are column names.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use arrow::datatypes::SchemaRef;
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::columns::Cell;
+use super::columns::{Cell, Stray};
 use super::scan::plain;
 use super::table::{Place, Table, at, shortened, utf8};
 use super::{BadRows, Decoded};
@@ -26,8 +27,9 @@ pub(super) fn lines(body: &Bytes, schema: &SchemaRef, bad: BadRows) -> Result<De
         (Err(e), BadRows::Refuse) => return Err(e),
     };
     let mut cells = vec![Cell::Absent; table.width()];
+    let mut strays = Vec::new();
     for line in text.split('\n').take(SAMPLE_LINES) {
-        if plain(line, &table, &mut cells).is_some() {
+        if plain(line, &table, &mut cells, &mut strays).is_some() {
             table.sample(line.len() + 1, &cells);
         }
     }
@@ -35,7 +37,13 @@ pub(super) fn lines(body: &Bytes, schema: &SchemaRef, bad: BadRows) -> Result<De
     let mut start = 0;
     for (i, line) in text.split('\n').enumerate() {
         let next = start + line.len() + 1;
-        object(&mut table, &mut cells, line, place(i + 1, start, line))?;
+        object(
+            &mut table,
+            &mut cells,
+            &mut strays,
+            line,
+            place(i + 1, start, line),
+        )?;
         start = next;
     }
     table.finish()
@@ -44,11 +52,15 @@ pub(super) fn lines(body: &Bytes, schema: &SchemaRef, bad: BadRows) -> Result<De
 /// Lines of which some are no text.
 fn broken_lines(body: &Bytes, mut table: Table) -> Result<Decoded> {
     let mut cells = vec![Cell::Absent; table.width()];
+    let mut strays = Vec::new();
     let mut start = 0;
     for (i, bytes) in body.split(|b| *b == b'\n').enumerate() {
         let number = i + 1;
         match utf8(bytes, number) {
-            Ok(line) => object(&mut table, &mut cells, line, place(number, start, line))?,
+            Ok(line) => {
+                let place = place(number, start, line);
+                object(&mut table, &mut cells, &mut strays, line, place)?;
+            }
             Err(e) => {
                 let end = start + bytes.len();
                 table.refused(
@@ -71,16 +83,17 @@ pub(super) fn one(raw: &Raw, schema: &SchemaRef) -> Result<Decoded> {
     let mut table = Table::new(schema, text_source(&raw.bytes), BadRows::Refuse);
     let mut cells = vec![Cell::Absent; table.width()];
     let text = utf8(&raw.bytes, 1)?;
-    read(&table, &mut cells, text, 1)?;
+    let mut strays = Vec::new();
+    read(&table, &mut cells, &mut strays, text, 1)?;
     if let Some(context) = &raw.context {
         let mut beside = vec![Cell::Absent; table.width()];
-        read(&table, &mut beside, context, 1)?;
+        read(&table, &mut beside, &mut Vec::new(), context, 1)?;
         let given = beside.into_iter().zip(&mut cells);
         for (value, cell) in given.filter(|(v, _)| !matches!(v, Cell::Absent)) {
             *cell = value;
         }
     }
-    table.push(place(1, 0, text), &cells)?;
+    table.push(place(1, 0, text), &cells, &mut strays)?;
     table.finish()
 }
 
@@ -106,38 +119,39 @@ fn place(line: usize, start: usize, text: &str) -> Place {
 fn object<'de>(
     table: &mut Table,
     cells: &mut [Cell<'de>],
+    strays: &mut Vec<Stray<'de>>,
     line: &'de str,
     place: Place,
 ) -> Result<()> {
     let line = line.trim_end_matches('\r');
-    if plain(line, table, cells).is_some() {
-        return table.push(place, cells);
-    }
     if line.trim().is_empty() {
         return Ok(());
     }
-    match read(table, cells, line, place.line) {
-        Ok(()) => table.push(place, cells),
+    match read(table, cells, strays, line, place.line) {
+        Ok(()) => table.push(place, cells, strays),
         Err(e) => table.refused(place, e),
     }
 }
 
-/// Reads one object into cells, one per column of the table.
+/// Reads one object into cells, one per column of the table, and what it has beside them into strays,
+/// which [`Table::push`] wants.
 ///
 /// # Errors
 /// 22P02 for what is no object, 42703 for a key that is no column, 42701 for a key twice.
 pub(crate) fn read<'de>(
     table: &Table,
     cells: &mut [Cell<'de>],
+    strays: &mut Vec<Stray<'de>>,
     text: &'de str,
     line: usize,
 ) -> Result<()> {
-    if plain(text, table, cells).is_some() {
+    if plain(text, table, cells, strays).is_some() {
         return Ok(());
     }
     let mut row = Row {
         table,
         cells,
+        strays,
         wrong: None,
         line,
     };
@@ -151,6 +165,7 @@ pub(super) fn array(body: &Bytes, schema: &SchemaRef, bad: BadRows) -> Result<De
     let text = utf8(body, 1)?;
     let mut rows = Rows {
         cells: vec![Cell::Absent; schema.fields().len()],
+        strays: Vec::new(),
         table: Table::new(schema, text_source(body), bad),
         text,
         line: 1,
@@ -169,6 +184,7 @@ pub(super) fn array(body: &Bytes, schema: &SchemaRef, bad: BadRows) -> Result<De
 struct Row<'t, 'de> {
     table: &'t Table,
     cells: &'t mut [Cell<'de>],
+    strays: &'t mut Vec<Stray<'de>>,
     /// Where the object stands.
     line: usize,
     /// What is wrong with it, when that is more than its syntax.
@@ -192,15 +208,24 @@ impl<'de> Visitor<'de> for &mut Row<'_, 'de> {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
         self.cells.fill(Cell::Absent);
+        self.strays.clear();
         let mut expected = 0;
         while let Some(found) = map.next_key_seed(Key {
             table: self.table,
             expected,
         })? {
-            let column = found.map_err(|name| {
-                self.wrong = Some(self.table.unknown(self.line, &name));
-                M::Error::custom("unknown column")
-            })?;
+            let column = match found {
+                Ok(column) => column,
+                Err(name) if self.table.keeps() => {
+                    let value: &'de RawValue = map.next_value()?;
+                    self.strays.push((Cow::Owned(name), value.get()));
+                    continue;
+                }
+                Err(name) => {
+                    self.wrong = Some(self.table.unknown(self.line, &name));
+                    return Err(M::Error::custom("unknown column"));
+                }
+            };
             if !matches!(self.cells[column], Cell::Absent) {
                 let state = SqlState::DUPLICATE_COLUMN;
                 self.wrong = Some(at(self.line, None, state, "a key appears twice"));
@@ -248,6 +273,7 @@ impl Visitor<'_> for Key<'_> {
 struct Rows<'de> {
     table: Table,
     cells: Vec<Cell<'de>>,
+    strays: Vec<Stray<'de>>,
     text: &'de str,
     /// The line that `seen` bytes of the text lie before.
     line: usize,
@@ -280,12 +306,13 @@ impl<'de> Rows<'de> {
         let mut row = Row {
             table: &self.table,
             cells: &mut self.cells,
+            strays: &mut self.strays,
             line: place.line,
             wrong: None,
         };
         let mut de = serde_json::Deserializer::from_str(element);
         match (&mut row).deserialize(&mut de) {
-            Ok(()) => self.table.push(place, &self.cells),
+            Ok(()) => self.table.push(place, &self.cells, &mut self.strays),
             Err(e) => {
                 let wrong = row.wrong.take();
                 let wrong = wrong.unwrap_or_else(|| malformed(place.line, &e));

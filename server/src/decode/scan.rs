@@ -1,17 +1,26 @@
 //! A quick reader of plain lines: objects as machines write them.
 //!
-//! It takes what it is sure of: known keys, strings without escapes, numbers, `true`, `false`,
-//! `null`, and nested values by way of serde. From anything else it keeps its hands off; the
+//! It takes what it is sure of: known keys (others where the table keeps them), strings without
+//! escapes, numbers, `true`, `false`, `null`, and nested values by way of serde. From anything else it keeps its hands off; the
 //! caller's full reader takes the line then, and says what is wrong with it if something is.
+
+use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::columns::Cell;
+use super::columns::{Cell, Stray};
 use super::table::Table;
 
-/// Reads one object into cells. `None` when it is not plain; the cells are undefined then.
-pub(super) fn plain<'de>(line: &'de str, table: &Table, cells: &mut [Cell<'de>]) -> Option<()> {
+/// Reads one object into cells, and what has no column into strays. `None` when it is not plain; both
+/// are undefined then.
+pub(super) fn plain<'de>(
+    line: &'de str,
+    table: &Table,
+    cells: &mut [Cell<'de>],
+    strays: &mut Vec<Stray<'de>>,
+) -> Option<()> {
     cells.fill(Cell::Absent);
+    strays.clear();
     let mut rest = Rest { line, at: 0 };
     rest.blanks();
     rest.take(b'{')?;
@@ -21,16 +30,30 @@ pub(super) fn plain<'de>(line: &'de str, table: &Table, cells: &mut [Cell<'de>])
     }
     let mut expected = 0;
     loop {
-        let column = rest.key(table, expected)?;
-        expected = column + 1;
+        let key = rest.key(table, expected)?;
         rest.blanks();
         rest.take(b':')?;
         rest.blanks();
-        let cell = cells.get_mut(column)?;
-        if !matches!(cell, Cell::Absent) {
-            return None;
+        match key {
+            Ok(column) => {
+                expected = column + 1;
+                let cell = cells.get_mut(column)?;
+                if !matches!(cell, Cell::Absent) {
+                    return None;
+                }
+                *cell = rest.value()?;
+            }
+            Err(name) if table.keeps() => {
+                let value = match rest.value()? {
+                    Cell::Json(json) | Cell::Plain(json) | Cell::Text(json) => json,
+                    Cell::Null | Cell::Absent => "null",
+                    // no JSON value is read as one of these
+                    Cell::Bytes(_) | Cell::Int(_) => return None,
+                };
+                strays.push((Cow::Borrowed(name), value));
+            }
+            Err(_) => return None,
         }
-        *cell = rest.value()?;
         rest.blanks();
         if rest.take(b',').is_some() {
             rest.blanks();
@@ -68,7 +91,8 @@ impl<'de> Rest<'de> {
     }
 
     /// Rows tend to keep the order of the columns, so the expected name is compared first.
-    fn key(&mut self, table: &Table, expected: usize) -> Option<usize> {
+    /// The column, or the name that is none.
+    fn key(&mut self, table: &Table, expected: usize) -> Option<Result<usize, &'de str>> {
         let bytes = self.line.as_bytes().get(self.at..)?;
         if let Some(name) = table.name(expected)
             && bytes.len() > name.len() + 1
@@ -77,10 +101,11 @@ impl<'de> Rest<'de> {
             && &bytes[1..=name.len()] == name.as_bytes()
         {
             self.at += name.len() + 2;
-            return Some(expected);
+            return Some(Ok(expected));
         }
         let quoted = self.string()?;
-        table.column(&quoted[1..quoted.len() - 1], expected)
+        let name = &quoted[1..quoted.len() - 1];
+        Some(table.column(name, expected).ok_or(name))
     }
 
     fn value(&mut self) -> Option<Cell<'de>> {

@@ -1,16 +1,16 @@
 //! Rows of cells → batches of a table's columns. The text formats meet here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 
-use super::columns::{Builders, Cell};
+use super::columns::{Builders, Cell, Stray};
 use super::{BadRows, Decoded};
 use crate::error::{Error, Result, SqlState};
 use crate::stream::letters::{Letters, Piece, Raws, Source, Span};
-use crate::types::DEFAULT_KEY;
+use crate::types::{DEFAULT_KEY, Evolution};
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 65_536;
@@ -65,6 +65,8 @@ pub(crate) struct Table {
     /// Lines looked at beforehand: their number, their bytes, the bytes of each column's values.
     sampled: (usize, usize, Vec<usize>),
     sizes: Sizes,
+    /// Keys that are no columns are kept.
+    keeps: bool,
 }
 
 /// What a first batch is expected to hold.
@@ -104,7 +106,13 @@ impl Table {
             letters: Letters::default(),
             sampled: (0, 0, vec![0; schema.fields().len()]),
             sizes: Sizes::default(),
+            keeps: Evolution::of(schema).is_some(),
         }
+    }
+
+    /// True when keys that are no columns are kept, and no error.
+    pub(super) fn keeps(&self) -> bool {
+        self.keeps
     }
 
     /// Takes a row into account for [`Self::expect`].
@@ -168,15 +176,26 @@ impl Table {
         .with_hint(format!("the columns are {}", shortened(&names.join(", "))))
     }
 
-    /// Adds a row: one cell per column.
+    /// Adds a row: one cell per column, and what it has beside them, which is taken out.
     ///
     /// # Errors
     /// What is wrong with it, when bad rows are refused.
-    pub(crate) fn push(&mut self, place: Place, cells: &[Cell<'_>]) -> Result<()> {
+    pub(crate) fn push<'a>(
+        &mut self,
+        place: Place,
+        cells: &[Cell<'a>],
+        strays: &mut Vec<Stray<'a>>,
+    ) -> Result<()> {
+        if let Err(e) = check_strays(place.line, strays) {
+            strays.clear();
+            return self.refused(place, e);
+        }
         let index = self.group(cells);
         let group = &mut self.groups[index];
         group.spans.push(place.span());
-        if let Err((column, bad)) = group.builders.push(place.line, cells) {
+        let pushed = group.builders.push(place.line, cells, strays);
+        strays.clear();
+        if let Err((column, bad)) = pushed {
             let name = self.schema.field(column).name();
             let error = at(place.line, Some(name), bad.state, bad.message);
             self.refused(place, error)?;
@@ -269,6 +288,26 @@ impl Table {
             self.groups.len() - 1
         })
     }
+}
+
+/// Refuses a key twice in a row, and the one character that no text can hold.
+fn check_strays(line: usize, strays: &[Stray<'_>]) -> Result<()> {
+    if strays.is_empty() {
+        return Ok(());
+    }
+    let mut seen = HashSet::with_capacity(strays.len());
+    for (key, json) in strays {
+        if !seen.insert(key.as_ref()) {
+            let state = SqlState::DUPLICATE_COLUMN;
+            return Err(at(line, None, state, "a key appears twice"));
+        }
+        if key.contains('\0') || json.contains("\\u0000") {
+            let state = SqlState::CHARACTER_NOT_IN_REPERTOIRE;
+            let message = "a text cannot hold the character NUL";
+            return Err(at(line, Some(&shortened(key)), state, message));
+        }
+    }
+    Ok(())
 }
 
 /// A refusal that names its place: `line 3, column "amount": …`.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::{BadRows, TextFormat, table};
 use crate::error::{Error, SqlState};
-use crate::types::{self, DEFAULT_KEY};
+use crate::types::{self, DEFAULT_KEY, Evolution, RESCUED};
 
 fn schema() -> SchemaRef {
     let numeric = SqlType::Numeric {
@@ -367,4 +367,72 @@ proptest! {
         let _ = ndjson(&format!("{{\"must\":1,\"{key}\":{value}}}"));
         let _ = strict(TextFormat::Csv, &format!("must,{key}\n1,{value}"));
     }
+}
+
+fn keeping(evolution: Evolution) -> SchemaRef {
+    Arc::new(evolution.marking(schema().as_ref().clone()))
+}
+
+fn kept(batch: &RecordBatch) -> Vec<Option<serde_json::Value>> {
+    let texts = batch.column_by_name(RESCUED).expect("strays");
+    let texts = texts.as_string::<i32>().iter();
+    texts
+        .map(|t| t.map(|t| serde_json::from_str(t).unwrap()))
+        .collect()
+}
+
+#[test]
+fn what_has_no_column_is_kept_where_the_table_keeps_it() {
+    let text = "{\"must\":1,\"i\":5}\n\
+                {\"must\":2,\"x y\":[1, 2],\"i\":\"five\",\"new\":null}\n\
+                {\"must\":3,\"\\u00e9\":\"q\\n\",\"t\":4}\n{\"must\":4}";
+    let expected = [
+        None,
+        Some(serde_json::json!({"x y": [1, 2], "i": "five", "new": null})),
+        Some(serde_json::json!({"é": "q\n", "t": 4})),
+        None,
+    ];
+    for evolution in [Evolution::Add, Evolution::Rescue] {
+        let batches = json::lines(text, &keeping(evolution)).unwrap();
+        assert_eq!(kept(&batches[0]), expected);
+        let array = format!("[{}]", text.replace('\n', ","));
+        let batches = json::array(&array, &keeping(evolution)).unwrap();
+        assert_eq!(kept(&batches[0]), expected);
+        // no column for it when no row needs one
+        let batches = json::lines("{\"must\":1}", &keeping(evolution)).unwrap();
+        assert!(batches[0].column_by_name(RESCUED).is_none());
+    }
+}
+
+#[test]
+fn what_cannot_be_kept_is_an_error() {
+    for (line, state) in [
+        ("{\"must\":1,\"z\":1,\"z\":2}", SqlState::DUPLICATE_COLUMN),
+        (
+            "{\"must\":1,\"z\":\"\\u0000\"}",
+            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+        ),
+        (
+            "{\"must\":1,\"t\":\"\\u0000\"}",
+            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+        ),
+        ("{\"must\":\"x\"}", SqlState::INVALID_TEXT_REPRESENTATION),
+    ] {
+        let e = json::lines(line, &keeping(Evolution::Rescue)).expect_err(line);
+        assert_eq!(e.state(), state, "{line}");
+    }
+    // a column of 'add' may become wider, whatever it takes now
+    let batches = json::lines("{\"must\":\"x\"}", &keeping(Evolution::Add)).unwrap();
+    assert_eq!(kept(&batches[0]), [Some(serde_json::json!({"must": "x"}))]);
+}
+
+#[test]
+fn a_number_that_a_double_would_round_is_kept() {
+    let text = "{\"must\":1,\"f\":9007199254740993}\n{\"must\":1,\"f\":0.30000000000000004}";
+    let batches = json::lines(text, &keeping(Evolution::Add)).unwrap();
+    let expected = [
+        Some(serde_json::json!({"f": 9_007_199_254_740_993_u64})),
+        None,
+    ];
+    assert_eq!(kept(&batches[0]), expected);
 }

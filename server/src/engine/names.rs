@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::{FieldRef, Schema};
 use async_trait::async_trait;
 use catalog::{Privilege, Relation, RelationKind};
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
@@ -20,7 +21,9 @@ use crate::dialect::time_travel::TableVersion;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 use crate::lake;
+use crate::stream::head::TableHead;
 use crate::system;
+use crate::types;
 use crate::views;
 
 /// The database's names as one statement may see them.
@@ -153,7 +156,8 @@ async fn relation_provider(
                     let Some(head) = scope.head.tables.get(&relation.oid) else {
                         return Err(Error::undefined_table(&relation.name));
                     };
-                    Ok(Arc::new(WeirTable::new(Arc::clone(head), scope.shows_lsn)))
+                    let head = shown(scope, relation, head);
+                    Ok(Arc::new(WeirTable::new(head, scope.shows_lsn)))
                 }
                 Some(version) => at_version(scope, relation, &version).await,
             }
@@ -172,6 +176,25 @@ async fn relation_provider(
     }
 }
 
+/// The head with the columns that the statement, or the view it plans, knows of. Types are the head's.
+fn shown(scope: &Scope, relation: &Relation, head: &Arc<TableHead>) -> Arc<TableHead> {
+    let known = scope.columns_of(relation);
+    let same = known.clone().map(|c| &c.name);
+    if same.eq(head.schema.fields().iter().map(|f| f.name())) {
+        return Arc::clone(head);
+    }
+    let fields: Vec<FieldRef> = known
+        .map(|c| match head.schema.fields().find(&c.name) {
+            Some((_, field)) => Arc::clone(field),
+            None => Arc::new(types::field(&c.name, &c.sql_type, true)),
+        })
+        .collect();
+    Arc::new(TableHead {
+        schema: Arc::new(Schema::new(fields)),
+        ..TableHead::clone(head)
+    })
+}
+
 async fn at_version(
     scope: &Scope,
     relation: &Relation,
@@ -185,9 +208,19 @@ async fn at_version(
         TableVersion::Timestamp(text) => lake::At::Timestamp(parse_time(text)?),
     };
     let snapshot = lake::open(&head.lake.root, at).await?;
-    Ok(Arc::new(WeirTable::at_version(
+    // of today's columns, what there was of them
+    let fields: Vec<_> = scope
+        .columns_of(relation)
+        .map(|c| {
+            let stored = snapshot.schema.field_with_name(&c.name);
+            let nullable = stored.map_or(true, |f| f.is_nullable());
+            types::field(&c.name, &c.sql_type, nullable)
+        })
+        .collect();
+    Ok(Arc::new(WeirTable::stored_as(
         relation.oid,
         Arc::new(snapshot),
+        Arc::new(Schema::new(fields)),
     )))
 }
 

@@ -92,6 +92,7 @@ impl Engine {
             queries,
             _lock: lock,
         });
+        super::adopt::all(&engine).await?;
         engine.start_background();
         Ok(engine)
     }

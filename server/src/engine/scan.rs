@@ -55,10 +55,16 @@ impl WeirTable {
     /// The table as it was stored at one version: no tail, and not a stream to build on.
     pub fn at_version(oid: Oid, snapshot: Arc<LakeSnapshot>) -> Self {
         let visible = snapshot.schema.fields().iter().filter(|f| f.name() != LSN);
+        let visible = Arc::new(Schema::new(visible.cloned().collect::<Vec<_>>()));
+        Self::stored_as(oid, snapshot, visible)
+    }
+
+    /// [`Self::at_version`] in other columns: those that are not stored are NULL.
+    pub fn stored_as(oid: Oid, snapshot: Arc<LakeSnapshot>, schema: SchemaRef) -> Self {
         let head = TableHead {
             oid,
             streaming: false,
-            schema: Arc::new(Schema::new(visible.cloned().collect::<Vec<_>>())),
+            schema,
             lake: snapshot,
             flushed: Lsn::default(),
             changes: 0,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use catalog::{MaterializedView, ObjectKind, Oid, Privilege, Relation, Snapshot, Strategy};
+use catalog::{Column, MaterializedView, ObjectKind, Oid, Privilege, Relation, Snapshot, Strategy};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::functions::datetime::now::NowFunc;
@@ -69,10 +69,15 @@ pub struct Scope {
     /// Materialized views stand for their queries, not for their state: for views over views, whose own
     /// state is made from the tables below.
     pub inlines_views: bool,
+    /// Inside a view: when its query was written. Columns that are younger are not there for it.
+    written: Option<Oid>,
     /// How many views deep planning is.
     depth: usize,
     touched: Arc<Mutex<BTreeSet<Oid>>>,
 }
+
+/// How often a cut is taken anew because the catalog changed while it was taken.
+const CUT_ATTEMPTS: usize = 4;
 
 /// Views may read views this deep.
 const MAX_DEPTH: usize = 32;
@@ -97,13 +102,26 @@ impl Caller {
 impl Scope {
     /// Takes the newest cut, once.
     pub fn new(engine: &Arc<Engine>, caller: Caller) -> Self {
+        // a catalog that has not changed meanwhile belongs to the head: one that is newer may have
+        // columns that the head's rows lack
+        for _ in 0..CUT_ATTEMPTS {
+            let before = engine.catalog();
+            let head = engine.stream.head();
+            let catalog = engine.catalog();
+            if before.generation == catalog.generation {
+                return Self::of(engine, caller, head, catalog);
+            }
+        }
         Self::over(engine, caller, engine.stream.head())
     }
 
     /// Over a head that was taken before.
     pub fn over(engine: &Arc<Engine>, caller: Caller, head: Arc<DbHead>) -> Self {
         // a relation of a newer catalog may be missing in the head (42P01), never misread
-        let catalog = engine.catalog();
+        Self::of(engine, caller, head, engine.catalog())
+    }
+
+    fn of(engine: &Arc<Engine>, caller: Caller, head: Arc<DbHead>, catalog: Arc<Snapshot>) -> Self {
         Self {
             engine: Arc::clone(engine),
             catalog,
@@ -113,6 +131,7 @@ impl Scope {
             sources: HashMap::new(),
             shows_lsn: false,
             inlines_views: false,
+            written: None,
             depth: 0,
             touched: Arc::default(),
         }
@@ -143,6 +162,7 @@ impl Scope {
             sources: HashMap::new(),
             shows_lsn: false,
             inlines_views: self.inlines_views,
+            written: None,
             depth: self.depth + 1,
             touched: Arc::clone(&self.touched),
         })
@@ -186,7 +206,8 @@ impl Scope {
 
     /// The scope that a view's own query is planned in.
     pub fn of_view(&self, view: &Relation) -> Result<Self> {
-        let scope = self.definer(view.owner)?;
+        let mut scope = self.definer(view.owner)?;
+        scope.written = Some(view.defined());
         Ok(match &view.materialized {
             Some(materialized) => scope.made_for(materialized),
             // unqualified names mean the view's own schema, whatever the reader's search path says
@@ -223,9 +244,23 @@ impl Scope {
             sources: HashMap::new(),
             shows_lsn: false,
             inlines_views: self.inlines_views,
+            written: self.written,
             depth: self.depth,
             touched: Arc::clone(&self.touched),
         }
+    }
+
+    /// A relation's columns as far as the statement, or the view it plans, knows of them.
+    pub fn columns_of<'a>(
+        &self,
+        relation: &'a Relation,
+    ) -> impl Iterator<Item = &'a Column> + Clone {
+        let written = self.written;
+        let old = move |c: &&Column| match (c.since, written) {
+            (Some(since), Some(written)) => since <= written,
+            _ => true,
+        };
+        relation.columns.iter().filter(old)
     }
 
     /// Notes that the statement read or wrote a relation.

@@ -1,8 +1,9 @@
 //! `ALTER TABLE t RENAME TO n`, `ALTER TABLE t OWNER TO role`, `ALTER TABLE t DROP CONSTRAINT c`: changes
-//! of the catalog alone. Files keep their folder.
-//!
-//! `ADD COLUMN` is refused: the catalog and the Delta log cannot change in one step yet, and a table
-//! whose columns differ between them is not opened after a crash.
+//! of the catalog alone. Files keep their folder. `ADD COLUMN` and `ALTER COLUMN` are in `columns`.
+
+mod columns;
+
+pub(super) use columns::widenable;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,8 +20,13 @@ use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 
+/// A name as an SQL identifier.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 const TAG: &str = "ALTER TABLE";
-const KNOWN: &str = "ALTER TABLE knows RENAME TO, OWNER TO, DROP CONSTRAINT and SET (…)";
+const KNOWN: &str = "ALTER TABLE knows ADD COLUMN, ALTER COLUMN, RENAME TO, OWNER TO, DROP CONSTRAINT and SET (option = '…')";
 
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &AlterTable) -> Result<Outcome> {
@@ -32,12 +38,6 @@ pub(super) async fn execute(run: &Run, s: &AlterTable) -> Result<Outcome> {
     )?;
     clause(s.on_cluster.is_some(), "ON CLUSTER", "leave it out")?;
     clause(s.table_type.is_some(), "this form of ALTER TABLE", KNOWN)?;
-    let [operation] = s.operations.as_slice() else {
-        return Err(Error::unsupported(
-            "several actions in one ALTER TABLE are not supported",
-            "write one statement for each",
-        ));
-    };
     let found = match relations::find(&run.scope, &s.name) {
         Ok(found) => found.oid,
         Err(e) if s.if_exists && e.state() == SqlState::UNDEFINED_TABLE => {
@@ -47,6 +47,16 @@ pub(super) async fn execute(run: &Run, s: &AlterTable) -> Result<Outcome> {
     };
     let scope = &run.scope;
     scope.touch(found);
+    if s.operations.iter().all(columns::is_one) {
+        columns::execute(scope, found, &s.operations).await?;
+        return relations::done(run, TAG);
+    }
+    let [operation] = s.operations.as_slice() else {
+        return Err(Error::unsupported(
+            "this combination of actions in one ALTER TABLE is not supported",
+            "write one statement for each; ADD COLUMN and ALTER COLUMN go together",
+        ));
+    };
     match operation {
         AlterTableOperation::RenameTable {
             table_name: RenameTableNameKind::To(name) | RenameTableNameKind::As(name),
@@ -65,14 +75,10 @@ pub(super) async fn execute(run: &Run, s: &AlterTable) -> Result<Outcome> {
 
 fn refused(operation: &AlterTableOperation) -> Error {
     match operation {
-        AlterTableOperation::AddColumn { .. } => Error::unsupported(
-            "ALTER TABLE … ADD COLUMN is not supported",
-            "create a table with the column and copy the rows: CREATE TABLE … AS SELECT …",
-        ),
-        AlterTableOperation::DropColumn { .. } | AlterTableOperation::AlterColumn { .. } => {
+        AlterTableOperation::DropColumn { .. } | AlterTableOperation::RenameColumn { .. } => {
             Error::unsupported(
-                "changing the columns of a table is not supported",
-                "create a table with the columns and copy the rows: CREATE TABLE … AS SELECT …",
+                "dropping and renaming columns is not supported",
+                "leave them out of a view, or copy the rows: CREATE TABLE … AS SELECT …",
             )
         }
         other => Error::unsupported(format!("ALTER TABLE … {other} is not supported"), KNOWN),

@@ -1,19 +1,24 @@
-//! `ALTER TABLE t SET (flush_interval = '…', retention = '…', segment_write_key = '…')`; `ALTER MATERIALIZED VIEW v
-//! SET (…)` is in `materialized_view`.
+//! `ALTER TABLE t SET (flush_interval = '…', retention = '…', segment_write_key = '…')`, `SET
+//! (schema_evolution = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
 //!
 //! `event_time` and the like decide what is stored, so they are set when a table is made; `flush_interval`
-//! and `on_violation` hold for what comes, `retention` says how long rows stay, and a key who sends them.
+//! only decides when, `retention` how long, a key who, `schema_evolution` and `on_violation` what becomes of
+//! rows from now on.
 
 mod materialized_view;
 
-use catalog::{Change, RelationKind};
+use std::sync::Arc;
 
-use super::{Outcome, Run, create_table, relations};
+use catalog::{Change, Relation, RelationKind, Snapshot};
+
+use super::reshape::reshape;
+use super::{Outcome, Run, create_table, evolve, relations};
 use crate::dialect::AlterTableSet;
 use crate::engine::open::parse_duration;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::{privileges, write_key};
 use crate::jobs::retention;
+use crate::types::{Evolution, RESCUED};
 
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
@@ -23,6 +28,12 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
         return materialized_view::execute(run, found, &s.options).await;
     }
     let oid = found.oid;
+    if let [(key, value)] = s.options.iter().collect::<Vec<_>>()[..]
+        && key == "schema_evolution"
+    {
+        schema_evolution(run, found, value).await?;
+        return relations::done(run, "ALTER TABLE");
+    }
     let engine = &scope.engine;
     let _ddl = engine.ddl().await;
     let catalog = engine.catalog();
@@ -53,10 +64,16 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
                     retention::check_table(&catalog, found)?;
                 }
             }
-            "dedup_key" | "dedup_window" | "event_time" | "schema_evolution" => {
+            "schema_evolution" => {
+                return Err(Error::unsupported(
+                    "option \"schema_evolution\" cannot be set together with others",
+                    "set it in a statement of its own",
+                ));
+            }
+            "dedup_key" | "dedup_window" | "event_time" => {
                 return Err(Error::unsupported(
                     format!("option \"{key}\" cannot be changed"),
-                    "flush_interval, on_violation, retention and segment_write_key can: create a table with the options \
+                    "flush_interval, on_violation, retention, segment_write_key and schema_evolution can: create a table with the options \
                      and copy the rows",
                 ));
             }
@@ -80,4 +97,25 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
         engine.stream.set_flush_interval(oid, interval)?;
     }
     relations::done(run, "ALTER TABLE")
+}
+
+/// Rows from now on; `'rescue'` needs its column.
+async fn schema_evolution(run: &Run, found: &Relation, value: &str) -> Result<()> {
+    create_table::options::evolution("schema_evolution", value)?;
+    let (scope, value) = (Arc::clone(&run.scope), value.to_owned());
+    scope.touch(found.oid);
+    let make = move |catalog: &Snapshot, before: &Relation| {
+        privileges::check_owner(catalog, &scope.caller.role, before)?;
+        if before.kind != RelationKind::StreamingTable {
+            return Err(relations::wrong_kind(before, "a streaming table"));
+        }
+        let mut after = before.clone();
+        after.options.insert("schema_evolution".to_owned(), value);
+        let keeps = evolve::option(&after) == Some(Evolution::Rescue);
+        if keeps && !after.columns.iter().any(|c| c.name == RESCUED) {
+            after.columns.push(evolve::rescued_column());
+        }
+        Ok(Some(after))
+    };
+    reshape(&run.scope, found.oid, None, make).await.map(drop)
 }

@@ -62,6 +62,7 @@ pub(super) async fn execute(run: &Run, s: &CreateMaterializedView) -> Result<Out
         let engine = Arc::clone(&scope.engine);
         let _ddl = engine.ddl().await;
         let catalog = engine.catalog();
+        relations::unchanged(&scope, &catalog, &view.depends_on)?;
         retention::check_view(&catalog, &view.name, analysis.strategy, &analysis.sources)?;
         let old = match place.occupant(&catalog) {
             None => None,

@@ -1,9 +1,9 @@
 //! `CREATE [STREAMING] TABLE`: its columns, constraints and options checked, then storage, then the
 //! catalog: a name that is there always has its storage.
 
-mod columns;
-mod expressions;
-mod options;
+pub(super) mod columns;
+pub(super) mod expressions;
+pub(super) mod options;
 mod source;
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::Query;
 use futures::StreamExt;
 
 use super::relations::{self, Place};
-use super::{Outcome, Run};
+use super::{Outcome, Run, evolve};
 use crate::dialect::CreateTable;
 use crate::dialect::refuse::clause;
 use crate::engine::Engine;
@@ -24,6 +24,7 @@ use crate::engine::open::table_spec;
 use crate::engine::scope::bound;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::write_key;
+use crate::types::{Evolution, RESCUED};
 
 pub(super) use options::on_violation;
 
@@ -73,6 +74,9 @@ async fn empty(run: &Run, s: &CreateTable, place: Place) -> Result<Outcome> {
     let defined = columns::define(&s.columns, &s.constraints, &place.name)?;
     relations::check_names(&defined.columns)?;
     relations::check_reserved(&defined.columns)?;
+    if s.streaming && defined.columns.iter().any(|c| c.name == RESCUED) {
+        return Err(relations::reserved(RESCUED, "values that have no column"));
+    }
     expressions::check(&run.scope.state()?, &defined)?;
     columns::check_partitions(&defined.columns, &s.partitioned_by)?;
     options::check(s, &defined.columns)?;
@@ -80,6 +84,9 @@ async fn empty(run: &Run, s: &CreateTable, place: Place) -> Result<Outcome> {
     relation.checks = defined.checks;
     relation.partition_by = s.partitioned_by.clone();
     relation.options = s.options.clone();
+    if evolve::option(&relation) == Some(Evolution::Rescue) {
+        relation.columns.push(evolve::rescued_column());
+    }
     relation
         .options
         .extend(source::declare(run, s, &relation.columns).await?);

@@ -51,6 +51,7 @@ pub(super) async fn execute(run: &Run, s: &ast::CreateView) -> Result<Outcome> {
         let engine = &scope.engine;
         let _ddl = engine.ddl().await;
         let catalog = engine.catalog();
+        relations::unchanged(&scope, &catalog, &view.depends_on)?;
         let mut changes = Vec::new();
         match place.occupant(&catalog) {
             None => view.oid = engine.allocate_oid().await?,
@@ -61,6 +62,9 @@ pub(super) async fn execute(run: &Run, s: &ast::CreateView) -> Result<Outcome> {
                 view.version = there.version;
                 view.comment.clone_from(&there.comment);
                 no_cycle(&catalog, &view)?;
+                // the query is newer than the view: it sees the columns of today
+                let now = engine.allocate_oid().await?;
+                view.columns.iter_mut().for_each(|c| c.since = Some(now));
                 changes.push(Change::ClearLineage { target: view.oid });
             }
             Some(_) if if_not_exists => return Ok(()),

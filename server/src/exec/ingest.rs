@@ -8,6 +8,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use catalog::{Oid, Privilege, Relation, RelationKind};
 
+use super::evolve;
 use super::relations;
 use super::write::Intake;
 use crate::decode::{BadRows, Decoded};
@@ -68,12 +69,15 @@ pub fn check_insert(scope: &Scope, relation: &Relation) -> Result<()> {
     )
 }
 
-/// The columns rows may bring: all but the generated ones; those with a default say so.
+/// The columns rows may bring: all but the generated ones; those with a default say so, and the schema
+/// says what becomes of others.
 pub fn accepted_schema(relation: &Relation) -> SchemaRef {
+    let evolution = evolve::option(relation);
     let fields: Vec<_> = relation
         .columns
         .iter()
         .filter(|c| c.generated.is_none())
+        .filter(|c| evolution.is_none() || c.name != types::RESCUED)
         .map(|c| {
             let field = types::field(&c.name, &c.sql_type, c.nullable || c.default.is_some());
             match &c.default {
@@ -86,7 +90,11 @@ pub fn accepted_schema(relation: &Relation) -> SchemaRef {
             }
         })
         .collect();
-    Arc::new(Schema::new(fields))
+    let schema = Schema::new(fields);
+    Arc::new(match evolution {
+        None => schema,
+        Some(evolution) => evolution.marking(schema),
+    })
 }
 
 /// What becomes of bad rows of a table: what the table says, or else what is usual at the door. An
@@ -153,9 +161,9 @@ pub struct Refused {
     pub message: String,
 }
 
-/// Stores decoded rows; durable and visible on return, and tells of those that became letters. Their bad rows become dead letters in the same
-/// record, or refuse them all: what `usual` says where the table says nothing. They are stored when
-/// their turn has come.
+/// Stores decoded rows; durable and visible on return. Their bad rows become dead letters in the same
+/// record, of which it tells, or refuse them all: what `usual` says where the table says nothing. They
+/// are stored when their turn has come.
 ///
 /// # Errors
 /// 42501 without INSERT; what `Intake` and the log report.
@@ -170,11 +178,19 @@ pub async fn store(
     let relation = target(scope, schema, table)?;
     check_insert(scope, relation)?;
     scope.touch(relation.oid);
+    let (batches, raws): (Vec<_>, Vec<_>) =
+        rows.pieces.into_iter().map(|p| (p.batch, p.raws)).unzip();
+    let (scope, batches) = evolve::prepare(scope, relation, batches).await?;
+    let scope = &scope;
+    let relation = target(scope, schema, table)?;
+    if batches.len() != raws.len() {
+        return Err(Error::Internal("batches got lost".to_owned()));
+    }
     let mut sieve = Sieve::new(scope, relation, usual)?;
     sieve.letters = rows.letters;
-    let mut good = Vec::with_capacity(rows.pieces.len());
-    for piece in rows.pieces {
-        good.append(&mut sieve.sift(piece)?);
+    let mut good = Vec::with_capacity(batches.len());
+    for (batch, raws) in batches.into_iter().zip(raws) {
+        good.append(&mut sieve.sift(Piece { batch, raws })?);
     }
     let refused = sieve.letters.iter().map(|letter| Refused {
         position: letter.raw.position.clone(),
@@ -189,13 +205,22 @@ pub async fn store(
 /// Rows of a source as its table stores them, all or none.
 ///
 /// # Errors
-/// What `Intake::apply` reports.
+/// What `Intake::apply` and the change of columns report.
 pub fn accept(
     scope: &Arc<Scope>,
     relation: &Relation,
-    batches: &[RecordBatch],
+    batches: Vec<RecordBatch>,
 ) -> Result<Vec<RecordBatch>> {
-    let intake = Intake::new(scope, relation)?;
+    let (scope, batches) = match evolve::option(relation) {
+        None => (Arc::clone(scope), batches),
+        Some(_) => {
+            tokio::runtime::Handle::current().block_on(evolve::prepare(scope, relation, batches))?
+        }
+    };
+    let Some(relation) = scope.catalog.relation_by_oid(relation.oid) else {
+        return Err(Error::undefined_table(&relation.name));
+    };
+    let intake = Intake::new(&scope, relation)?;
     batches.iter().map(|b| intake.apply(b)).collect()
 }
 

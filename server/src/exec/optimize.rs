@@ -141,7 +141,8 @@ pub(super) async fn watched<T>(
     result
 }
 
-async fn guarded<T>(run: &Run, work: impl Future<Output = Result<T>>) -> Result<T> {
+/// Waits until the statement is cancelled or late, at the longest.
+pub(super) async fn guarded<T>(run: &Run, work: impl Future<Output = Result<T>>) -> Result<T> {
     let deadline = async {
         match run.deadline {
             Some(at) => tokio::time::sleep_until(at).await,

@@ -291,6 +291,7 @@ pub(super) fn query_columns(
             default: None,
             generated: None,
             comment: None,
+            since: None,
         })
         .collect();
     check_names(&columns)?;
@@ -326,16 +327,31 @@ pub(super) fn check_names(columns: &[Column]) -> Result<()> {
 /// Refuses the name that the position in the log has.
 pub(super) fn check_reserved(columns: &[Column]) -> Result<()> {
     match columns.iter().any(|c| c.name == types::LSN) {
-        true => Err(Error::refused(
-            SqlState::INVALID_TABLE_DEFINITION,
-            format!(
-                "column name \"{}\" is reserved for the position in the log",
-                types::LSN
-            ),
-        )
-        .with_hint("give the column another name")),
+        true => Err(reserved(types::LSN, "the position in the log")),
         false => Ok(()),
     }
+}
+
+/// 42P16 for the name of a column that weir keeps for itself.
+pub(super) fn reserved(name: &str, what: &str) -> Error {
+    let message = format!("column name \"{name}\" is reserved for {what}");
+    Error::refused(SqlState::INVALID_TABLE_DEFINITION, message)
+        .with_hint("give the column another name")
+}
+
+/// Refuses (40001) to keep a query over relations whose columns have changed since it was planned.
+pub(super) fn unchanged(scope: &Scope, catalog: &Snapshot, read: &[Oid]) -> Result<()> {
+    for oid in read {
+        let planned = scope.catalog.relation_by_oid(*oid);
+        let now = catalog.relation_by_oid(*oid);
+        if let (Some(planned), Some(now)) = (planned, now)
+            && types::schema(&planned.columns) != types::schema(&now.columns)
+        {
+            let message = format!("table \"{}\" was altered by another statement", now.name);
+            return Err(Error::refused(SqlState::SERIALIZATION_FAILURE, message));
+        }
+    }
+    Ok(())
 }
 
 /// The lineage of a query that fills `target`, as catalog changes. System tables have no lineage.

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
-use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use catalog::{Privilege, Relation, RelationKind, SqlType};
@@ -17,7 +16,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::ingest::accepted_schema;
 use super::write::Intake;
-use super::{Outcome, Run, query, relations, rows};
+use super::{Outcome, Run, evolve, query, relations, rows};
 use crate::decode;
 use crate::dialect::{self, ReplayDeadLetters};
 use crate::engine::activity::now_micros;
@@ -146,7 +145,7 @@ impl Replay {
         let mut passed: Vec<RecordBatch> = Vec::new();
         let mut tried = Vec::with_capacity(batch.num_rows());
         for row in 0..batch.num_rows() {
-            let (id, outcome) = self.one(batch, row)?;
+            let (id, outcome) = Box::pin(self.one(run, batch, row)).await?;
             let error = match outcome {
                 Ok(rows) => {
                     passed.push(rows);
@@ -166,12 +165,11 @@ impl Replay {
         if dry_run || tried.is_empty() {
             return Ok(());
         }
-        let rows = match passed.first() {
-            Some(first) => vec![concat_batches(first.schema_ref(), &passed)?],
-            None => Vec::new(),
-        };
         let notes = attempts(&tried, now_micros())?;
-        let parts = vec![(self.relation.oid, rows), (internal::REPLAYS, vec![notes])];
+        let parts = vec![
+            (self.relation.oid, passed),
+            (internal::REPLAYS, vec![notes]),
+        ];
         let stream = Arc::clone(&run.scope.engine.stream);
         let guard = self.guard.take();
         let (lsn, guard) = relations::to_its_end("replay", async move {
@@ -185,7 +183,12 @@ impl Replay {
     }
 
     /// One letter: its id, and its row or what is wrong with it now.
-    fn one(&self, batch: &RecordBatch, row: usize) -> Result<(String, Result<RecordBatch>)> {
+    async fn one(
+        &mut self,
+        run: &Run,
+        batch: &RecordBatch,
+        row: usize,
+    ) -> Result<(String, Result<RecordBatch>)> {
         let text = |column: usize| {
             let texts = batch.column(column).as_string_opt::<i32>();
             texts.filter(|t| t.is_valid(row)).map(|t| t.value(row))
@@ -205,11 +208,31 @@ impl Replay {
             return Ok((id.to_owned(), Err(cut)));
         }
         let raw = Bytes::copy_from_slice(bytes.value(row));
-        let outcome = self.read(form, text(2), raw);
+        let outcome = match self.read(form, text(2), raw) {
+            Ok(given) => self.take(run, given).await,
+            Err(e) => Err(e),
+        };
         Ok((id.to_owned(), outcome))
     }
 
-    /// The row that bytes spell today.
+    /// The row as the table stores it; the table may get columns for it.
+    async fn take(&mut self, run: &Run, given: RecordBatch) -> Result<RecordBatch> {
+        if evolve::option(&self.relation).is_none() {
+            return self.intake.apply(&given);
+        }
+        let (scope, given) = evolve::prepare(&run.scope, &self.relation, vec![given]).await?;
+        let Some(relation) = scope.catalog.relation_by_oid(self.relation.oid) else {
+            return Err(Error::undefined_table(&self.relation.name));
+        };
+        self.relation = relation.clone();
+        self.intake = Intake::new(&scope, relation)?;
+        match given.as_slice() {
+            [one] => self.intake.apply(one),
+            _ => Err(Error::Internal("a row got lost".to_owned())),
+        }
+    }
+
+    /// The row that bytes spell, by the columns of today.
     fn read(&self, form: &str, context: Option<&str>, bytes: Bytes) -> Result<RecordBatch> {
         let Some(form) = Form::of(form) else {
             return Err(Error::unsupported(
@@ -245,7 +268,7 @@ impl Replay {
             }
         };
         match batches.as_slice() {
-            [one] if one.num_rows() == 1 => self.intake.apply(one),
+            [one] if one.num_rows() == 1 => Ok(one.clone()),
             _ => Err(Error::refused(
                 SqlState::INVALID_TEXT_REPRESENTATION,
                 "the bytes are not one row",

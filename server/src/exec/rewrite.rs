@@ -31,7 +31,7 @@ use crate::stream::{
     self,
     head::{DbHead, TableHead},
 };
-use crate::types::LSN;
+use crate::types::{self, LSN};
 use crate::views::{self, Kept, OnSourceChange};
 
 /// What rows of the new state are: changed and new ones pass the table's constraints.
@@ -175,6 +175,7 @@ pub(super) async fn apply(
         .exclusive(relation.oid, async |table| {
             before_change(scope, &views).await?;
             let snapshot = head.lake.with_table(table)?;
+            same_columns(relation, &snapshot)?;
             let stored = TableHead {
                 lake: Arc::new(snapshot.clone()),
                 tail: Vec::new(),
@@ -223,6 +224,25 @@ pub(super) async fn apply(
         .await?;
     after_change(scope, &views);
     Ok(counted)
+}
+
+/// Refuses a change that was understood over other columns than the table has by now.
+fn same_columns(relation: &Relation, stored: &lake::LakeSnapshot) -> Result<()> {
+    let columns = types::schema(&relation.columns);
+    let visible = stored.schema.fields().iter().filter(|f| f.name() != LSN);
+    let same = visible
+        .map(|f| (f.name(), f.data_type()))
+        .eq(columns.fields().iter().map(|f| (f.name(), f.data_type())));
+    match same {
+        true => Ok(()),
+        false => Err(Error::refused(
+            SqlState::SERIALIZATION_FAILURE,
+            format!(
+                "table \"{}\" was altered by another statement",
+                relation.name
+            ),
+        )),
+    }
 }
 
 #[derive(Debug, Default)]
@@ -316,7 +336,7 @@ fn conform(
     )?)
 }
 
-fn remove(snapshot: &lake::LakeSnapshot, file: &lake::LakeFile) -> Remove {
+pub(super) fn remove(snapshot: &lake::LakeSnapshot, file: &lake::LakeFile) -> Remove {
     let values = snapshot
         .partition_by
         .iter()

@@ -8,7 +8,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use catalog::SqlType;
 
-use super::optimize::{begun, watched};
+use super::optimize::{begun, guarded, watched};
 use super::{Outcome, Run, relations, rows};
 use crate::dialect::Vacuum;
 use crate::error::Result;
@@ -33,6 +33,8 @@ pub(super) async fn execute(run: &Run, s: &Vacuum) -> Result<Outcome> {
     scope.touch(table.oid);
     let keep = s.retain.unwrap_or(engine.config.jobs.vacuum_retention);
     if s.dry_run {
+        // nobody cleans the log that is read
+        let _turn = guarded(run, async { Ok(engine.jobs.turn(table.oid).await) }).await?;
         let found = vacuum::candidates(engine, table.oid, keep).await?;
         let paths = StringArray::from_iter_values(found.iter().map(|g| g.path.as_str()));
         let bytes = found

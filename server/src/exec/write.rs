@@ -6,6 +6,8 @@ mod cast;
 #[cfg(test)]
 mod tests;
 
+pub(super) use cast::to_column;
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, new_null_array};
@@ -80,6 +82,16 @@ impl Intake {
             .columns
             .iter()
             .any(|c| c.name == name && c.generated.is_none())
+    }
+
+    /// The value of a column's default, in the column's type; `None` for a column without one.
+    pub(super) fn default_of(&self, at: usize) -> Result<Option<ArrayRef>> {
+        let Some(Some(default)) = self.defaults.get(at) else {
+            return Ok(None);
+        };
+        let column = &self.relation.columns[at];
+        let ty = self.schema.field(at).data_type();
+        to_column(&evaluate(default, &one_row(1)?)?, ty, column, &self.zone).map(Some)
     }
 
     /// Turns a batch whose columns carry the table's column names into rows of the table.
@@ -239,10 +251,10 @@ impl Intake {
         for (at, column) in self.relation.columns.iter().enumerate() {
             let ty = self.schema.field(at).data_type();
             let array = match (batch.column_by_name(&column.name), &self.defaults[at]) {
-                (Some(given), _) => cast::to_column(given, ty, column, &self.zone)?,
+                (Some(given), _) => to_column(given, ty, column, &self.zone)?,
                 (None, Some(default)) => {
                     let one = one_row(rows)?;
-                    cast::to_column(&evaluate(default, &one)?, ty, column, &self.zone)?
+                    to_column(&evaluate(default, &one)?, ty, column, &self.zone)?
                 }
                 (None, None) => new_null_array(ty, rows),
             };
@@ -299,7 +311,7 @@ impl Intake {
                 RecordBatch::try_new_with_options(Arc::new(Schema::new(loose)), columns, &options)?;
             let value = evaluate(expr, &so_far)?;
             let ty = self.schema.field(*at).data_type();
-            arrays[*at] = cast::to_column(&value, ty, &self.relation.columns[*at], &self.zone)?;
+            arrays[*at] = to_column(&value, ty, &self.relation.columns[*at], &self.zone)?;
         }
         Ok(())
     }
@@ -383,7 +395,7 @@ pub(super) fn physical_expr(
     Ok(state.create_physical_expr(expr, columns)?)
 }
 
-fn evaluate(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRef> {
+pub(super) fn evaluate(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRef> {
     match expr.evaluate(batch)? {
         ColumnarValue::Array(array) => Ok(array),
         ColumnarValue::Scalar(value) => Ok(value.to_array_of_size(batch.num_rows())?),

@@ -100,6 +100,10 @@ where
                 .filter_map(|piece| sample.get(piece * sample.len() / pieces).cloned())
                 .collect();
             bounds.dedup();
+            // nothing lies below the smallest value
+            if bounds.first() == sample.first() && !bounds.is_empty() {
+                bounds.remove(0);
+            }
             bounds
         })
         .collect())
@@ -154,7 +158,7 @@ impl ScalarUDFImpl for CurveKey {
         let cells = columns
             .iter()
             .zip(self.bounds.iter())
-            .map(|(column, bounds)| pieces(column, bounds))
+            .map(|(column, bounds)| pieces(column, bounds, self.bits))
             .collect::<Result<Vec<_>>>()?;
         let mut cell = vec![0u32; cells.len()];
         let keys = (0..args.number_rows).map(|row| {
@@ -168,14 +172,17 @@ impl ScalarUDFImpl for CurveKey {
     }
 }
 
-/// Which piece each value lies in.
-fn pieces(column: &ArrayRef, bounds: &[OwnedRow]) -> Result<Vec<u32>> {
+/// Which piece each value lies in. The pieces of a column with few values are spread over the whole
+/// range, so that it counts as much as the others.
+fn pieces(column: &ArrayRef, bounds: &[OwnedRow], bits: u32) -> Result<Vec<u32>> {
     let converter = converter(column.data_type())?;
     let rows = converter.convert_columns(std::slice::from_ref(column))?;
+    let count = bounds.len() + 1;
     rows.iter()
         .map(|row| {
             let piece = bounds.partition_point(|bound| bound.row() <= row);
-            u32::try_from(piece).map_err(|_| Error::Internal("too many pieces".to_owned()))
+            u32::try_from((piece << bits) / count)
+                .map_err(|_| Error::Internal("too many pieces".to_owned()))
         })
         .collect()
 }

@@ -34,21 +34,32 @@ pub(super) async fn checkpoint(
     let result = engine.stream.compute().run(work).await;
     if result.is_ok() {
         *known = Some(snapshot.version);
+        engine.stream.anchor(oid).await?;
     }
     job.end(&result, Some(format!("version {}", snapshot.version)));
     result
 }
 
-/// Removes old commits from a log.
+/// Removes old commits from a log, once the head knows it from a checkpoint behind them on.
 pub(super) async fn clean(
     engine: &Arc<Engine>,
     oid: Oid,
     snapshot: &Arc<LakeSnapshot>,
     keep: Duration,
 ) -> Result<()> {
+    // a vacuum reads the log too
+    let Some(_turn) = engine.jobs.turn_now(oid) else {
+        return Ok(());
+    };
+    let Some(base) = lake::last_checkpoint(snapshot).await? else {
+        return Ok(());
+    };
+    if !engine.stream.anchor(oid).await? {
+        return Ok(());
+    }
     let job = engine.jobs.begin("log cleanup", oid, Trigger::Schedule);
     let of = Arc::clone(snapshot);
-    let work = async move { lake::clean_log(&of, keep).await };
+    let work = async move { lake::clean_log(&of, base, keep).await };
     let result = engine.stream.compute().run(work).await;
     let detail = result.as_ref().ok();
     job.end(

@@ -115,7 +115,7 @@ fn partitions(files: &[LakeFile]) -> Vec<Vec<LakeFile>> {
     let sorted = order.into_iter().filter_map(|key| found.remove(key));
     sorted
         .map(|mut files| {
-            files.sort_by(|a, b| position(a).cmp(&position(b)));
+            files.sort_by_key(position);
             files
         })
         .collect()
@@ -158,8 +158,6 @@ mod tests {
     }
 
     fn names(bins: &[Bin]) -> Vec<Vec<&str>> {
-        let of = |bin: &Bin| -> Vec<String> { bin.files.iter().map(|f| f.path.clone()).collect() };
-        let _ = of;
         bins.iter()
             .map(|b| b.files.iter().map(|f| f.path.as_str()).collect())
             .collect()

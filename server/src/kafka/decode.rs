@@ -148,7 +148,7 @@ impl<'o> Columns<'o> {
         let mut cells = vec![Cell::Absent; rows.width()];
         for message in chosen {
             own.fill(&mut cells, messages, message);
-            rows.push(MESSAGE, &cells)?;
+            rows.push(MESSAGE, &cells, &mut Vec::new())?;
         }
         Ok(batches(rows)?.pop())
     }
@@ -229,9 +229,10 @@ fn json_rows(
     };
     let mut rows = table(schema);
     let mut cells = vec![Cell::Absent; rows.width()];
+    let mut strays = Vec::new();
     for message in chosen.iter().take(SAMPLE) {
         if let Some(text) = text_of(message)
-            && json::read(&rows, &mut cells, text, 1).is_ok()
+            && json::read(&rows, &mut cells, &mut strays, text, 1).is_ok()
         {
             rows.sample(text.len(), &cells);
         }
@@ -243,9 +244,9 @@ fn json_rows(
     rows.expect(bytes);
     for message in chosen {
         let text = text_of(message).ok_or_else(not_utf8)?;
-        json::read(&rows, &mut cells, text, 1)?;
+        json::read(&rows, &mut cells, &mut strays, text, 1)?;
         beside.fill(&mut cells, messages, message);
-        rows.push(MESSAGE, &cells)?;
+        rows.push(MESSAGE, &cells, &mut strays)?;
     }
     batches(rows)
 }
@@ -264,7 +265,7 @@ fn raw_rows(
         if let Some(cell) = cells.get_mut(column) {
             *cell = messages.value(message).map_or(Cell::Null, Cell::Bytes);
         }
-        rows.push(MESSAGE, &cells)?;
+        rows.push(MESSAGE, &cells, &mut Vec::new())?;
     }
     batches(rows)
 }
@@ -306,6 +307,7 @@ mod tests {
 
     fn column(name: &str, sql_type: SqlType) -> Column {
         Column {
+            since: None,
             name: name.to_owned(),
             sql_type,
             nullable: true,

@@ -499,6 +499,7 @@ mod tests {
 
     fn column(name: &str, sql_type: SqlType) -> Column {
         Column {
+            since: None,
             name: name.to_owned(),
             sql_type,
             nullable: true,

@@ -39,16 +39,17 @@ pub async fn checkpoint(snapshot: &LakeSnapshot) -> Result<()> {
     Ok(())
 }
 
-/// Removes commits and checkpoints that are older than `keep` and not needed to read a younger
-/// version; how many files went.
-pub async fn clean_log(snapshot: &LakeSnapshot, keep: Duration) -> Result<usize> {
+/// Removes commits and checkpoints that are older than `keep` and not needed to read a younger version or
+/// one from the checkpoint at version `base` on; how many files went. No handle may know the log from
+/// before `base`.
+pub async fn clean_log(snapshot: &LakeSnapshot, base: i64, keep: Duration) -> Result<usize> {
     let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
     let cutoff = chrono::Utc::now().timestamp_millis().saturating_sub(keep);
-    let version = u64::try_from(snapshot.version)
+    let base = u64::try_from(base)
         .map_err(|_| Error::Internal("table version out of range".to_owned()))?;
     crash_point("clean-log-before-delete");
     let log = snapshot.table.log_store();
-    let gone = checkpoints::cleanup_expired_logs_for(version, log.as_ref(), cutoff, None).await?;
+    let gone = checkpoints::cleanup_expired_logs_for(base, log.as_ref(), cutoff, None).await?;
     crash_point("clean-log-after-delete");
     Ok(gone)
 }

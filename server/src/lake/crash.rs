@@ -24,6 +24,8 @@ pub const CRASH_POINTS: &[&str] = &[
     "wal-during-removal",
     "append-after-data-fsync-before-commit",
     "append-after-commit-before-publish",
+    "alter-before-commit",
+    "alter-after-commit-before-catalog",
     "state-before-parquet",
     "state-after-data-fsync-before-commit",
     "state-after-commit-before-publish",

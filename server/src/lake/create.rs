@@ -80,7 +80,7 @@ fn storage(e: object_store::Error) -> Error {
     Error::Delta(e.into())
 }
 
-fn column(field: &FieldRef) -> Result<StructField> {
+pub(super) fn column(field: &FieldRef) -> Result<StructField> {
     field
         .as_ref()
         .try_into_kernel()
@@ -88,7 +88,7 @@ fn column(field: &FieldRef) -> Result<StructField> {
 }
 
 /// Delta has these types; what our SQL has beyond them is refused here.
-fn check_type(column: &str, ty: &DataType) -> Result<()> {
+pub(super) fn check_type(column: &str, ty: &DataType) -> Result<()> {
     match ty {
         DataType::Boolean
         | DataType::Int8

@@ -150,10 +150,11 @@ async fn versions(table: &DeltaTable) -> Result<Versions> {
     while let Some(meta) = found.try_next().await.map_err(|e| Error::Delta(e.into()))? {
         let path = meta.location.as_ref();
         let file = path.rsplit('/').next().unwrap_or(path);
-        if let Some(version) = extract_version_from_filename(file) {
-            commits.push(version);
-        } else if file.contains(".checkpoint") {
+        // the names of checkpoints pass for those of commits too
+        if file.contains(".checkpoint") {
             checkpoints.extend(file.get(..20).and_then(|n| n.parse::<u64>().ok()));
+        } else if let Some(version) = extract_version_from_filename(file) {
+            commits.push(version);
         }
     }
     let latest = commits.iter().max().copied();

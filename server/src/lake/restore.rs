@@ -55,11 +55,17 @@ fn check_columns(now: &LakeSnapshot, then: &LakeSnapshot) -> Result<()> {
         let found = now.schema.field_with_name(name);
         found.is_ok_and(|f| f.data_type() == ty)
     };
+    // rows of then may have NULL where none is taken now
+    let strict = now.schema.fields().iter().find(|f| {
+        let then = then.schema.field_with_name(f.name());
+        !f.is_nullable() && then.map_or(true, |f| f.is_nullable())
+    });
     let changed = then
         .schema
         .fields()
         .iter()
-        .find(|f| !same(f.name(), f.data_type()));
+        .find(|f| !same(f.name(), f.data_type()))
+        .or(strict);
     let message = match changed {
         Some(field) => format!("column \"{}\" was changed since then", field.name()),
         None if now.partition_by != then.partition_by => {

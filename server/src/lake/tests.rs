@@ -26,6 +26,7 @@ fn column(name: &str, sql_type: SqlType, nullable: bool) -> Column {
         default: None,
         generated: None,
         comment: None,
+        since: None,
     }
 }
 

@@ -3,17 +3,21 @@
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use deltalake::datafile::writer::{DeltaWriter, WriterConfig};
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
-use deltalake::kernel::{Action, Add, Remove, Transaction};
+use deltalake::kernel::{
+    Action, Add, MetadataExt, Remove, StructField, StructType, TableFeatures, Transaction,
+};
 use deltalake::operations::get_num_idx_cols_and_stats_columns;
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use futures::{Stream, StreamExt, stream};
 use serde_json::Value;
 
+use super::create::{check_type, column};
 use super::{LakeSnapshot, encoding};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A file is closed when it reaches this size.
 pub const TARGET_FILE_BYTES: u64 = 128 * 1024 * 1024;
@@ -55,13 +59,28 @@ pub struct Commit {
     pub marks: Vec<(String, i64)>,
     /// Free entries of the commit's info.
     pub metadata: Vec<(String, Value)>,
-    /// What the history calls it.
+    /// The table's stored columns from this commit on. Files that stay must be readable as such:
+    /// a new column is missing in them, another type is not.
+    pub schema: Option<SchemaRef>,
+    /// What the history calls it, if the columns stay.
     pub operation: Operation,
 }
 
 /// Writes batches in the stored schema as Parquet files of the table, not yet part of it.
 /// Encodes on the thread that polls it: call it inside [`super::Compute::run`].
-pub async fn write_files<S>(snapshot: &LakeSnapshot, mut batches: S) -> Result<Vec<Add>>
+pub async fn write_files<S>(snapshot: &LakeSnapshot, batches: S) -> Result<Vec<Add>>
+where
+    S: Stream<Item = Result<RecordBatch>> + Unpin,
+{
+    write_files_as(snapshot, &snapshot.schema, batches).await
+}
+
+/// [`write_files`] in the columns that the table is about to have.
+pub async fn write_files_as<S>(
+    snapshot: &LakeSnapshot,
+    schema: &SchemaRef,
+    mut batches: S,
+) -> Result<Vec<Add>>
 where
     S: Stream<Item = Result<RecordBatch>> + Unpin,
 {
@@ -73,7 +92,7 @@ where
         return Ok(Vec::new());
     };
     let config = WriterConfig::new(
-        std::sync::Arc::clone(&snapshot.schema),
+        SchemaRef::clone(schema),
         snapshot.partition_by.to_vec(),
         Some(encoding::properties(&first)),
         TARGET_FILE_SIZE,
@@ -106,9 +125,13 @@ pub async fn commit(snapshot: &LakeSnapshot, commit: Commit) -> Result<LakeSnaps
     // Another writer's commit in between is no reason to lose or double rows: delta-rs does not look
     // for conflicts of files that are only rearranged.
     let alone = commit.operation != Operation::Write;
-    let operation = operation(snapshot, commit.operation, blind);
+    let mut actions = Vec::new();
+    let operation = match &commit.schema {
+        Some(schema) => altered(snapshot, schema, &mut actions)?,
+        None => operation(snapshot, commit.operation, blind),
+    };
     let mut metadata = commit.metadata;
-    if blind {
+    if blind && commit.schema.is_none() {
         metadata.push(("isBlindAppend".to_owned(), Value::Bool(true)));
     }
     let mut properties = CommitProperties::default()
@@ -121,9 +144,9 @@ pub async fn commit(snapshot: &LakeSnapshot, commit: Commit) -> Result<LakeSnaps
         properties = properties.with_application_transaction(Transaction::new(app_id, *version));
     }
     let removes = commit.removes.into_iter().map(Action::Remove);
-    let actions = removes.chain(commit.adds.into_iter().map(Action::Add));
+    actions.extend(removes.chain(commit.adds.into_iter().map(Action::Add)));
     let prepared = CommitBuilder::from(properties)
-        .with_actions(actions.collect())
+        .with_actions(actions)
         .build(
             Some(snapshot.table.snapshot()?),
             snapshot.table.log_store(),
@@ -145,6 +168,66 @@ pub async fn commit(snapshot: &LakeSnapshot, commit: Commit) -> Result<LakeSnaps
             None => Err(e.into()),
         },
     }
+}
+
+/// The table, able to hold columns that it had none of yet: Delta's timestamps without a time zone must
+/// be allowed by a commit before the one that brings them.
+pub async fn admit(snapshot: LakeSnapshot, schema: &SchemaRef) -> Result<LakeSnapshot> {
+    fn zoneless(ty: &DataType) -> bool {
+        match ty {
+            DataType::Timestamp(_, None) => true,
+            DataType::List(of) => zoneless(of.data_type()),
+            DataType::Struct(fields) => fields.iter().any(|f| zoneless(f.data_type())),
+            _ => false,
+        }
+    }
+    let has = |schema: &SchemaRef| schema.fields().iter().any(|f| zoneless(f.data_type()));
+    if has(&snapshot.schema) || !has(schema) {
+        return Ok(snapshot);
+    }
+    let table = snapshot
+        .table
+        .clone()
+        .add_feature()
+        .with_feature(TableFeatures::TimestampWithoutTimezone)
+        .with_allow_protocol_versions_increase(true)
+        .with_commit_properties(CommitProperties::default().with_cleanup_expired_logs(Some(false)))
+        .await?;
+    snapshot.with_table(table)
+}
+
+/// The actions that give a table other columns, and what the log calls them.
+fn altered(
+    snapshot: &LakeSnapshot,
+    schema: &SchemaRef,
+    actions: &mut Vec<Action>,
+) -> Result<DeltaOperation> {
+    let state = snapshot.table.snapshot()?;
+    let mut fields: Vec<StructField> = Vec::with_capacity(schema.fields().len());
+    let mut changed = Vec::new();
+    let mut added = Vec::new();
+    for field in schema.fields() {
+        check_type(field.name(), field.data_type())?;
+        let stored = column(field)?;
+        match snapshot.schema.field_with_name(field.name()) {
+            Err(_) => added.push(stored.clone()),
+            Ok(before) if before != field.as_ref() => changed.push(stored.clone()),
+            Ok(_) => {}
+        }
+        fields.push(stored);
+    }
+    let columns = StructType::try_new(fields)
+        .map_err(|e| Error::Internal(format!("columns of \"{}\": {e}", snapshot.root)))?;
+    let metadata = state
+        .metadata()
+        .clone()
+        .with_schema(&columns)
+        .map_err(|e| Error::Internal(format!("columns of \"{}\": {e}", snapshot.root)))?;
+    actions.push(Action::Metadata(metadata));
+    Ok(match added.is_empty() {
+        false => DeltaOperation::AddColumn { fields: added },
+        true => DeltaOperation::UpdateFieldMetadata { fields: changed },
+    })
 }
 
 fn operation(snapshot: &LakeSnapshot, operation: Operation, blind: bool) -> DeltaOperation {

@@ -102,7 +102,7 @@ impl Sieve<'_> {
 
     fn accept(&mut self, messages: &Messages, range: Range<usize>) -> Result<Vec<RecordBatch>> {
         let batches = self.decoder.decode(messages, range, &self.schema)?;
-        ingest::accept(self.scope, self.relation, &batches)
+        ingest::accept(self.scope, self.relation, batches)
     }
 }
 

@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use catalog::Oid;
 use deltalake::DeltaTable;
 use futures::{Stream as Batches, StreamExt, stream};
-use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
+use tokio::sync::{Mutex, OwnedMutexGuard, RwLock, mpsc};
 
 use super::core::{Core, Counts};
 use super::head::{Lsn, TailBatch, Upkeep, ViewHead};
@@ -28,6 +28,9 @@ pub(super) struct Owned {
     pub(super) streaming: bool,
     pub(super) flush_interval: std::time::Duration,
     pub(super) lock: Arc<Mutex<Ledger>>,
+    /// Shared by appends on their way into the log, held alone while the columns change so that rows
+    /// of before do not fit any more.
+    pub(super) gate: Arc<RwLock<()>>,
 }
 
 /// What only the lock's holder knows.
@@ -207,6 +210,36 @@ where
             // It may have committed before it failed.
             if let Ok(after) = before.refreshed().await {
                 publish_change(core, table.oid, after).await?;
+            }
+            Err(e)
+        }
+    }
+}
+
+/// Changes a table's columns: gives `change` the newest state, alone with it, and publishes the one it
+/// made, if it made one. With `still` there is no tail meanwhile, and no row of before comes after.
+pub(super) async fn alter<F, Fut>(core: &Core, table: &Owned, still: bool, change: F) -> Result<()>
+where
+    F: FnOnce(LakeSnapshot) -> Fut,
+    Fut: Future<Output = Result<Option<LakeSnapshot>>>,
+{
+    // before the lock: an append may hold the gate while it waits for a flush to make room
+    let _gate = match still {
+        true => Some(table.gate.write().await),
+        false => None,
+    };
+    let mut ledger = table.locked().await?;
+    if still && table.streaming {
+        flush_locked(core, table, &mut ledger).await?;
+    }
+    let before = newest(core, table).await?;
+    match change(before.clone()).await {
+        Ok(None) => Ok(()),
+        Ok(Some(after)) => core.stored(table.oid, after, Lsn::default(), None),
+        Err(e) => {
+            // it may have committed before it failed
+            if let Ok(after) = before.refreshed().await {
+                core.stored(table.oid, after, Lsn::default(), None)?;
             }
             Err(e)
         }

@@ -18,6 +18,9 @@ use crate::lake::{Compute, LakeSnapshot};
 /// Tail memory is counted in these units.
 const UNIT: usize = 1024;
 
+/// Partitions with their next offsets, as far as they are known.
+pub(super) type NextOffsets = Vec<(i32, Option<i64>)>;
+
 /// Shared by everything that changes the head.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -207,7 +210,7 @@ impl Core {
         oid: Oid,
         topic: &str,
         partitions: &[i32],
-    ) -> Option<(Arc<LakeSnapshot>, Vec<(i32, Option<i64>)>)> {
+    ) -> Option<(Arc<LakeSnapshot>, NextOffsets)> {
         let publishing = self.publishing();
         let lake = Arc::clone(&self.head.load().tables.get(&oid)?.lake);
         let known = publishing.get(&oid).map(|p| &p.source);

@@ -68,6 +68,9 @@ pub(super) struct Gate {
     index: Arc<Mutex<Index>>,
 }
 
+/// A table with the parts of an append that are for it, and their places.
+type Wanted = (Arc<Gate>, Vec<(usize, Part)>);
+
 /// The hashed keys of an append's rows for one table: per part, per batch.
 pub(super) struct Asked {
     gate: Arc<Gate>,
@@ -125,7 +128,7 @@ impl Gates {
 
     /// Hashes the keys of rows whose tables have one; in the order in which tables are locked.
     pub(super) async fn ask(&self, parts: &[(Part, usize)]) -> Result<Vec<Asked>> {
-        let mut tables: BTreeMap<Oid, (Arc<Gate>, Vec<(usize, Part)>)> = BTreeMap::new();
+        let mut tables: BTreeMap<Oid, Wanted> = BTreeMap::new();
         let mut rows = 0;
         for (at, (part, _)) in parts.iter().enumerate() {
             let Some(gate) = self.of(part.oid) else {
@@ -269,7 +272,7 @@ async fn ready(
     needed: &BTreeMap<i64, usize>,
 ) -> Result<OwnedMutexGuard<Index>> {
     let head = stream.head();
-    index.follow(streaming_table(&head, gate.oid)?.epoch());
+    index.follow(streaming_table(&head, gate.oid)?);
     if index.lacks(needed).is_empty() {
         return Ok(index);
     }
@@ -277,7 +280,7 @@ async fn ready(
     stream.settled().await?;
     let head = stream.head();
     let table = streaming_table(&head, gate.oid)?;
-    index.follow(table.epoch());
+    index.follow(table);
     index.forget_unused();
     let plan = load::Plan {
         table: table.clone(),

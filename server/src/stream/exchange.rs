@@ -12,12 +12,13 @@ use deltalake::kernel::Add;
 use futures::{Stream as Batches, StreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::anchor::published;
 use super::committer::{self, Ledger, Owned, drops_app, flush_locked, newest, rewrites_app};
 use super::core::{Core, Counts};
 use super::head::{DbHead, Lsn};
 use super::in_use::{Writing, now_ms};
 use super::tail;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lake::crash::crash_point;
 use crate::lake::{self, Commit, Garbage, Horizon, LakeSnapshot, Operation};
 
@@ -247,12 +248,7 @@ pub(super) async fn garbage(
     let (lake, used, horizon) = {
         // who writes inside the lock has committed, who writes outside it is counted
         let _ledger = table.locked().await?;
-        let head = core.head();
-        let published = match (head.tables.get(&table.oid), head.views.get(&table.oid)) {
-            (Some(t), _) => Arc::clone(&t.lake),
-            (None, Some(v)) => Arc::clone(&v.state),
-            (None, None) => return Err(Error::undefined_table(&table.name)),
-        };
+        let published = published(&core, &table)?;
         let mut used = core.in_use.held(table.oid);
         used.extend(published.files.iter().map(|f| f.path.clone()));
         let now = now_ms();

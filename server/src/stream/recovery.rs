@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::RecordBatch;
 use catalog::Oid;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -20,6 +21,7 @@ use super::wal::{self, Request, Start};
 use super::{StreamOptions, TableSpec, tail};
 use crate::error::{Error, Result, SqlState};
 use crate::lake::{self, At, Compute, make_dirs_durable};
+use crate::types;
 
 /// Segments of the log that are kept beyond what is always kept.
 const MOST_SPARES: u64 = 32;
@@ -106,16 +108,7 @@ pub(super) async fn open_table(
     } else {
         Arc::clone(&spec.schema)
     };
-    let same = lake.schema.fields().len() == expected.fields().len()
-        && lake
-            .schema
-            .fields()
-            .iter()
-            .zip(expected.fields())
-            .all(|(stored, known)| {
-                stored.name() == known.name() && stored.data_type() == known.data_type()
-            });
-    if !same {
+    if !follows(&lake.schema, &expected) {
         return Err(Error::refused(
             SqlState::DATA_CORRUPTED,
             format!(
@@ -132,10 +125,14 @@ pub(super) async fn open_table(
         Lsn::default()
     };
     let counts = committer::counts_of(&lake, spec.oid).await?;
+    let schema = match spec.streaming {
+        true => tail::visible_schema(&lake.schema),
+        false => Arc::clone(&lake.schema),
+    };
     let head = TableHead {
         oid: spec.oid,
         streaming: spec.streaming,
-        schema: spec.schema,
+        schema,
         lake: Arc::new(lake),
         flushed,
         changes: counts.changes,
@@ -148,8 +145,28 @@ pub(super) async fn open_table(
         streaming: spec.streaming,
         flush_interval: spec.flush_interval.unwrap_or(options.flush_interval),
         lock: Arc::default(),
+        gate: Arc::default(),
     };
     Ok((head, owned))
+}
+
+/// True for stored columns that are the expected ones, or what an `ALTER TABLE` has made of them that did
+/// not live to tell the catalog: wider types, more columns behind. The engine tells the catalog then.
+fn follows(stored: &Schema, expected: &Schema) -> bool {
+    stored.fields().len() >= expected.fields().len()
+        && stored
+            .fields()
+            .iter()
+            .zip(expected.fields())
+            .all(|(stored, known)| {
+                stored.name() == known.name()
+                    && (stored.data_type() == known.data_type() || widens(known, stored))
+            })
+}
+
+/// True for columns whose type `ALTER TABLE` may have made of the other's.
+fn widens(from: &Field, to: &Field) -> bool {
+    types::widenings(&types::sql_type(from)).contains(&types::sql_type(to))
 }
 
 /// Puts every row of the log that no table's storage has into the tails.

@@ -5,15 +5,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayData, ArrayRef, AsArray, Int64Array, MutableArrayData, make_array, new_null_array,
+    Array, ArrayData, ArrayRef, AsArray, Int64Array, MutableArrayData, StringArray, make_array,
+    new_null_array,
 };
 use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 use super::head::{Lsn, TailBatch};
 use crate::error::{Error, Result, SqlState};
-use crate::types::LSN;
+use crate::types::{DEFAULT_KEY, GENERATED_KEY, LSN, MISSING_KEY};
 
 /// Batches are merged up to this many rows and bytes; larger ones stay as they came.
 const MERGE_ROWS: usize = 32 * 1024;
@@ -37,10 +38,11 @@ pub(super) fn visible_schema(stored: &SchemaRef) -> SchemaRef {
 }
 
 /// The batch with exactly the columns of `schema`. Columns in place are taken as they are; else
-/// they are found by name, cast, and where missing filled with NULL.
+/// they are found by name, cast, and where missing filled with what rows of before the column have.
 ///
 /// # Errors
-/// `23502` for NULL in a column that takes none, `42804` for a type that cannot be cast.
+/// `23502` for NULL in a column that takes none, `42804` for a type that cannot be cast, `40001` for a
+/// missing column whose values only a statement that knows it can make.
 pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     if batch.schema_ref() == schema {
         return Ok(batch.clone());
@@ -60,7 +62,7 @@ pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
                     ),
                 )
             })?,
-            None => new_null_array(field.data_type(), batch.num_rows()),
+            None => missing(field, batch.num_rows())?,
         };
         if !field.is_nullable() && column.null_count() > 0 {
             return Err(Error::refused(
@@ -74,6 +76,31 @@ pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
         columns.push(column);
     }
     Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+/// A column that was added after the rows were made.
+fn missing(field: &FieldRef, rows: usize) -> Result<ArrayRef> {
+    let metadata = field.metadata();
+    if let Some(text) = metadata.get(MISSING_KEY) {
+        let one: ArrayRef = Arc::new(StringArray::from(vec![text.as_str()]));
+        let one = cast(&one, field.data_type())?;
+        let places = arrow::array::UInt32Array::from(vec![0; rows]);
+        return Ok(arrow::compute::take(&one, &places, None)?);
+    }
+    let made = metadata.contains_key(DEFAULT_KEY) || metadata.contains_key(GENERATED_KEY);
+    match made || !field.is_nullable() {
+        true => Err(altered(field.name())),
+        false => Ok(new_null_array(field.data_type(), rows)),
+    }
+}
+
+/// The refusal of rows that were made before a column was added and cannot be completed here.
+fn altered(column: &str) -> Error {
+    Error::refused(
+        SqlState::SERIALIZATION_FAILURE,
+        format!("column \"{column}\" was added by another statement meanwhile"),
+    )
+    .with_hint("send the rows again")
 }
 
 /// Rows with their positions `lo, lo + 1, …` in the stored schema.

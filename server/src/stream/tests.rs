@@ -1,5 +1,6 @@
 //! The log's promises: acknowledged rows are there exactly once, whatever happened before.
 
+mod alter;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod dedup;

@@ -371,8 +371,12 @@ fn as_type(value: &ScalarValue, ty: &DataType) -> Option<ScalarValue> {
 /// A stored column's bounds. The lake leaves out what it cannot vouch for; exact or not, a minimum is
 /// never above and a maximum never below a value.
 fn stored(known: &ColumnStatistics, ty: &DataType) -> ColumnStatistics {
+    // a number's text has another order: a column that was widened since
+    let ordered = |from: &DataType| from.is_numeric() == ty.is_numeric();
     let bound = |p: &Precision<ScalarValue>| match p.get_value() {
-        Some(v) if !v.is_null() => as_type(v, ty).map_or(Precision::Absent, Precision::Exact),
+        Some(v) if !v.is_null() && ordered(&v.data_type()) => {
+            as_type(v, ty).map_or(Precision::Absent, Precision::Exact)
+        }
         _ => Precision::Absent,
     };
     ColumnStatistics {

@@ -18,13 +18,13 @@ const NO_KEYS: &str = "rows have no keys: make them unique when you read or MERG
 
 /// What a table is made of.
 #[derive(Debug)]
-pub(super) struct Defined {
-    pub(super) columns: Vec<Column>,
-    pub(super) checks: BTreeMap<String, String>,
+pub(in crate::exec) struct Defined {
+    pub(in crate::exec) columns: Vec<Column>,
+    pub(in crate::exec) checks: BTreeMap<String, String>,
 }
 
 /// Reads the definitions. Their expressions are texts by then, not checked yet.
-pub(super) fn define(
+pub(in crate::exec) fn define(
     columns: &[ColumnDef],
     constraints: &[TableConstraint],
     table: &str,
@@ -61,6 +61,7 @@ fn column(written: &ColumnDef, checks: &mut Checks<'_>) -> Result<Column> {
         default: None,
         generated: None,
         comment: None,
+        since: None,
     };
     for option in &written.options {
         match &option.option {

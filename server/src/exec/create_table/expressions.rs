@@ -20,7 +20,7 @@ use crate::types;
 const INVALID_OBJECT_DEFINITION: SqlState = SqlState("42P17");
 
 /// Checks every expression of a table. What is checked is the text that is stored, read again.
-pub(super) fn check(state: &SessionState, table: &Defined) -> Result<()> {
+pub(in crate::exec) fn check(state: &SessionState, table: &Defined) -> Result<()> {
     let all = DFSchema::try_from(types::schema(&table.columns).as_ref().clone())?;
     let none = DFSchema::try_from(Schema::empty())?;
     for column in &table.columns {

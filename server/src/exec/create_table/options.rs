@@ -10,10 +10,12 @@ use crate::engine::open::{column_list, parse_duration};
 use crate::error::{Error, Result, SqlState};
 use crate::governance::write_key;
 use crate::jobs::retention;
+use crate::types::Evolution;
 
 /// What is there, for hints.
 const KNOWN: &str = "the options are event_time, flush_interval, retention, dedup_key, dedup_window, \
-                     segment_write_key, on_violation and schema_evolution = 'reject'";
+                     segment_write_key, on_violation and schema_evolution = 'add', \
+                     'rescue' or 'reject'";
 
 /// Options that have a meaning, but not here yet.
 const LATER: &[&str] = &["dedup_policy", "watermark", "late_data", "max_lateness"];
@@ -37,7 +39,7 @@ pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
             // checked where it is put into the catalog: no two tables have one key
             write_key::OPTION => {}
             "on_violation" => on_violation(value)?,
-            "schema_evolution" => only("reject", &["add", "rescue"], key, value)?,
+            "schema_evolution" => evolution(key, value)?,
             later if LATER.contains(&later) => {
                 return Err(Error::unsupported(
                     format!("option \"{key}\" is not supported"),
@@ -48,6 +50,18 @@ pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Checks a value of `schema_evolution`.
+pub(in crate::exec) fn evolution(key: &str, value: &str) -> Result<()> {
+    if value.eq_ignore_ascii_case("reject") || Evolution::named(value).is_some() {
+        return Ok(());
+    }
+    Err(Error::refused(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("invalid value for option \"{key}\": \"{value}\""),
+    )
+    .with_hint("the values are 'add', 'rescue' and 'reject'"))
 }
 
 fn unknown(key: &str) -> Error {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::types::is_canonical_uuid;
 
 /// An array as the column stores it.
-pub(super) fn to_column(
+pub(in crate::exec) fn to_column(
     array: &ArrayRef,
     ty: &DataType,
     column: &Column,

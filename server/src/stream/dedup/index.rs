@@ -17,6 +17,7 @@ use arrow::buffer::BooleanBuffer;
 
 use super::keys::{Hash, Keys};
 use crate::error::{Error, Result};
+use crate::stream::head::TableHead;
 
 /// A drawer is about as long, or a window: small windows must not make many.
 const DRAWER_MICROS: i64 = 600_000_000;
@@ -90,8 +91,8 @@ pub(super) struct Index {
     window: i64,
     /// Slots of a drawer.
     slots: i64,
-    /// [`super::super::head::TableHead::epoch`] of the rows it knows.
-    epoch: i64,
+    /// How often rows that it may know were changed or dropped when they were read.
+    epoch: (i64, i64),
     drawers: BTreeMap<i64, Drawer>,
     budget: Arc<Budget>,
 }
@@ -189,14 +190,15 @@ impl Index {
         Self {
             window,
             slots: (DRAWER_MICROS / window).max(1),
-            epoch: 0,
+            epoch: (0, 0),
             drawers: BTreeMap::new(),
             budget,
         }
     }
 
-    /// Forgets everything when stored rows were changed since.
-    pub(super) fn follow(&mut self, epoch: i64) {
+    /// Forgets everything when stored rows were changed or dropped since.
+    pub(super) fn follow(&mut self, table: &TableHead) {
+        let epoch = (table.epoch(), table.upkeep.drops);
         if self.epoch != epoch {
             self.drawers.clear();
             self.epoch = epoch;

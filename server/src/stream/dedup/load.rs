@@ -67,7 +67,8 @@ impl Plan {
                 (clock.of(Lsn(min)), clock.of(Lsn(max)))
             }
         };
-        spans.iter().any(|(from, to)| min <= *to && max >= *from)
+        let first = spans.partition_point(|(_, to)| *to < min);
+        spans.get(first).is_some_and(|(from, _)| *from <= max)
     }
 }
 

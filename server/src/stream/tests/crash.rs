@@ -156,7 +156,10 @@ async fn upkeep(stream: &Stream, kind: i64) {
     match kind {
         0 => lake::checkpoint(&lake).await.unwrap(),
         1 => {
-            lake::clean_log(&lake, Duration::ZERO).await.unwrap();
+            if let Some(base) = lake::last_checkpoint(&lake).await.unwrap() {
+                assert!(stream.anchor(Oid(2)).await.unwrap());
+                lake::clean_log(&lake, base, Duration::ZERO).await.unwrap();
+            }
         }
         3 | 5 => {
             let reason = match kind {

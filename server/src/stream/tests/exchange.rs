@@ -174,3 +174,37 @@ async fn garbage_is_what_nobody_holds() {
     assert_eq!(garbage(0).await, 0);
     assert_eq!(visible(&stream, &dir, 1).await, (0..30).collect::<Vec<_>>());
 }
+
+/// The log may go up to its newest checkpoint, and everything that asks it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cleaned_log_answers_still() {
+    let dir = TempDir::new().unwrap();
+    let stream = three_flushes(&dir).await;
+    let lake = || LakeSnapshot::clone(&stream.head().tables[&Oid(1)].lake);
+    lake::checkpoint(&lake()).await.unwrap();
+    let base = lake::last_checkpoint(&lake()).await.unwrap();
+    assert_eq!(base, Some(3));
+    append(&stream, 30..40).await;
+    stream.flush(Oid(1)).await.unwrap();
+    assert!(stream.anchor(Oid(1)).await.unwrap());
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let gone = lake::clean_log(&lake(), 3, Duration::ZERO).await.unwrap();
+    assert_eq!(gone, 3);
+    let flushed = lake().txn_version("weir/1/wal").await.unwrap();
+    assert_eq!(flushed, Some(40));
+    assert_eq!(stream.garbage(Oid(1), Duration::ZERO).await.unwrap().1, []);
+    // versions from the checkpoint on can be opened, those before are named as missing
+    let root = spec(&dir, 1, true).root;
+    assert!(lake::open(&root, lake::At::Version(3)).await.is_ok());
+    let missing = lake::open(&root, lake::At::Version(2)).await.unwrap_err();
+    assert_eq!(missing.state(), SqlState::INVALID_PARAMETER_VALUE);
+    assert_eq!(
+        missing.report().detail.unwrap(),
+        "versions 3 to 4 are available"
+    );
+    append(&stream, 40..41).await;
+    stream.flush(Oid(1)).await.unwrap();
+    crash(stream).await;
+    let stream = open(&dir, &[(1, true)]).await.unwrap();
+    assert_eq!(visible(&stream, &dir, 1).await, (0..41).collect::<Vec<_>>());
+}

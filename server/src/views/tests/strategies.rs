@@ -221,7 +221,9 @@ async fn a_scheduled_view_is_read_as_of_its_refresh() {
 /// Rows that a view has counted may leave their table: every shape goes on as if they were there.
 #[tokio::test]
 async fn every_shape_keeps_what_retention_drops() {
-    let shapes = shapes();
+    // a view that is made anew from all rows and a retention exclude each other
+    let mut shapes = shapes();
+    shapes.retain(|(_, strategy)| *strategy != Strategy::Full);
     let views: Vec<(&str, &str)> = shapes
         .iter()
         .map(|(q, _)| (q.as_str(), "on_source_change=recompute"))
