@@ -59,6 +59,12 @@ pub struct Config {
     pub dedup_bytes: usize,
     /// Size of one file of the log.
     pub segment_bytes: u64,
+    /// How long a request with an idempotency key is answered again.
+    pub idempotency_window: Duration,
+    /// Idempotency keys that are remembered at a time.
+    pub max_idempotency_keys: usize,
+    /// How long dead letters are kept.
+    pub dead_letter_retention: Duration,
     /// Bytes queries may hold together.
     pub query_memory: usize,
     /// Largest request body and COPY line, in bytes, also after decompression.
@@ -164,6 +170,9 @@ impl Default for Config {
             tail_bytes: 256 << 20,
             dedup_bytes: 512 << 20,
             segment_bytes: 64 << 20,
+            idempotency_window: Duration::from_secs(24 * 3600),
+            max_idempotency_keys: 1_000_000,
+            dead_letter_retention: Duration::from_secs(30 * 24 * 3600),
             query_memory: 1 << 30,
             max_body: 64 << 20,
             segment_body: 500 << 10,

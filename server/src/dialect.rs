@@ -23,6 +23,7 @@ mod optimize;
 mod postgres;
 mod refresh_materialized_view;
 pub mod refuse;
+mod replay_dead_letters;
 mod restore_table;
 mod retrain_model;
 mod set_returning;
@@ -52,6 +53,7 @@ pub use flush_table::FlushTable;
 pub use grant::{Grant, GrantTarget};
 pub use optimize::Optimize;
 pub use refresh_materialized_view::RefreshMaterializedView;
+pub use replay_dead_letters::ReplayDeadLetters;
 pub use restore_table::RestoreTable;
 pub use retrain_model::RetrainModel;
 pub use show_lineage::{LineageDirection, ShowLineage};
@@ -109,6 +111,8 @@ pub enum Kind {
     RestoreTable(RestoreTable),
     /// `CANCEL JOB`
     CancelJob(CancelJob),
+    /// `REPLAY DEAD LETTERS FOR`
+    ReplayDeadLetters(Box<ReplayDeadLetters>),
     /// `DESCRIBE HISTORY`
     DescribeHistory(DescribeHistory),
     /// `SHOW LINEAGE FOR`
@@ -227,6 +231,8 @@ fn parse_kind(
         Kind::RestoreTable(RestoreTable::parse(p)?)
     } else if CancelJob::starts(p) {
         Kind::CancelJob(CancelJob::parse(p)?)
+    } else if ReplayDeadLetters::starts(p) {
+        Kind::ReplayDeadLetters(Box::new(ReplayDeadLetters::parse(p)?))
     } else if DescribeHistory::starts(p) {
         Kind::DescribeHistory(DescribeHistory::parse(p)?)
     } else if ShowLineage::starts(p) {
@@ -259,6 +265,7 @@ impl Statement {
             | Kind::Vacuum(_)
             | Kind::RestoreTable(_)
             | Kind::CancelJob(_)
+            | Kind::ReplayDeadLetters(_)
             | Kind::DescribeHistory(_)
             | Kind::ShowLineage(_)
             | Kind::VerifyAudit(_)

@@ -9,15 +9,19 @@
 //! | [`names`] | names → providers, per role: the place where policies stand |
 //! | [`scan`] | a table at a cut as DataFusion reads it |
 //! | [`open`] | from a data directory to an open database |
+//! | [`keys`] | requests that are sent twice and stored once |
 //! | [`refresh`] | what the view refresher needs |
 //! | [`adopt`] | columns that are stored and not in the catalog |
 //! | [`activity`] | what all connections are doing |
 //! | [`sources`] | what all sources are doing |
 //! | `cooperate` | joins that yield |
+//! | `expiry` | old days of the server's own tables |
 
 pub mod activity;
 pub mod adopt;
 mod cooperate;
+mod expiry;
+pub mod keys;
 pub mod names;
 pub mod open;
 pub mod refresh;
@@ -42,6 +46,7 @@ use crate::stream::{DirLock, Stream};
 use crate::tasks::{self, AbortOnDrop};
 use crate::views::Refresher;
 use activity::Sessions;
+use keys::Keys;
 use sources::Sources;
 
 /// The open database: what all sessions share.
@@ -69,6 +74,10 @@ pub struct Engine {
     pub warehouse: Url,
     /// Cancelled when the server ends: every running statement ends with it.
     pub stop: CancellationToken,
+    /// Requests that are not to be stored twice.
+    pub keys: Arc<Keys>,
+    /// Held by the one replay of dead letters that runs.
+    pub replays: Arc<tokio::sync::Mutex<()>>,
     base: SessionState,
     queries: QueryThreads,
     catalog: Arc<ArcSwap<Snapshot>>,

@@ -17,6 +17,7 @@ pub struct SqlState(pub &'static str);
 /// The codes weir answers with, by PostgreSQL's names.
 #[expect(missing_docs, reason = "the names are PostgreSQL's condition names")]
 impl SqlState {
+    pub const WARNING: Self = Self("01000");
     pub const FEATURE_NOT_SUPPORTED: Self = Self("0A000");
     pub const CARDINALITY_VIOLATION: Self = Self("21000");
     pub const DATA_EXCEPTION: Self = Self("22000");

@@ -35,6 +35,7 @@ mod prepare;
 mod query;
 mod refresh_materialized_view;
 mod relations;
+mod replay_dead_letters;
 mod reshape;
 mod restore_table;
 mod retrain_model;
@@ -185,6 +186,7 @@ pub async fn execute(run: &Run) -> Result<Outcome> {
         Kind::Vacuum(s) => Box::pin(vacuum::execute(run, s)).await,
         Kind::RestoreTable(s) => Box::pin(restore_table::execute(run, s)).await,
         Kind::CancelJob(s) => cancel_job::execute(run, *s),
+        Kind::ReplayDeadLetters(s) => Box::pin(replay_dead_letters::execute(run, s)).await,
         Kind::DescribeHistory(s) => describe_history::execute(run, s).await,
         Kind::ShowLineage(s) => show_lineage::execute(run, s).await,
         Kind::VerifyAudit(_) => verify_audit::execute(run).await,
@@ -306,6 +308,7 @@ pub async fn describe(run: &Run, hints: &[Option<DataType>]) -> Result<Descripti
             Ast::ShowVariable { variable } => none(Some(show::schema(variable))),
             _ => none(None),
         },
+        Kind::ReplayDeadLetters(_) => none(Some(replay_dead_letters::schema())),
         Kind::DescribeHistory(_) => none(Some(describe_history::schema())),
         Kind::ShowLineage(_) => none(Some(show_lineage::schema())),
         Kind::ExplainMaterializedView(_) => none(Some(crate::views::explain::schema())),
@@ -360,6 +363,7 @@ pub fn command(statement: &Statement) -> &'static str {
         Kind::Vacuum(_) => "VACUUM",
         Kind::RestoreTable(_) => "RESTORE TABLE",
         Kind::CancelJob(_) => "CANCEL JOB",
+        Kind::ReplayDeadLetters(_) => "REPLAY DEAD LETTERS",
         Kind::DescribeHistory(_) => "DESCRIBE HISTORY",
         Kind::ShowLineage(_) => "SHOW LINEAGE",
         Kind::VerifyAudit(_) => "VERIFY AUDIT",
@@ -433,6 +437,7 @@ pub fn writes(statement: &Statement) -> bool {
                     | "DEALLOCATE"
             ),
         },
+        Kind::ReplayDeadLetters(s) => !s.dry_run,
         Kind::CreateTable(_)
         | Kind::CreateMaterializedView(_)
         | Kind::RefreshMaterializedView(_)

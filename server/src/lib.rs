@@ -21,7 +21,7 @@
 //! | [`semantics`] | PostgreSQL's operators, casts and literals over the planner's |
 //! | [`stream`] | the log: WAL, tail, head, committers, recovery |
 //! | [`lake`] | Delta tables as files |
-//! | [`decode`] | JSON, CSV and messages → batches of a table's columns |
+//! | [`decode`] | JSON, NDJSON and CSV → rows, and the rows that are bad |
 //! | [`values`] | PostgreSQL's text and binary values, and the `COPY` formats ↔ Arrow |
 //! | [`types`], [`error`], [`config`], [`tasks`], [`tls`], [`logging`], [`metrics`] | shared ground |
 

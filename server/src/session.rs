@@ -17,17 +17,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, SchemaRef};
-use arrow::record_batch::RecordBatch;
 use catalog::{Oid, Relation};
 use datafusion::common::ScalarValue;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::decode::{BadRows, Decoded};
 use crate::dialect::{self, Kind, Statement};
 use crate::engine::Engine;
 use crate::engine::activity::{Seat, now_micros};
+use crate::engine::keys::RequestKey;
 use crate::engine::scope::{Caller, Scope};
-use crate::error::{Error, Result, SqlState};
+use crate::error::{Error, Report, Result, SqlState};
+use crate::exec::ingest::{Delivery, Refused, Stored};
 use crate::exec::{self, Outcome, Run};
 use crate::governance::privileges;
 use crate::stream::line::Turn;
@@ -83,14 +85,29 @@ pub enum TransactionStatus {
 }
 
 /// What an ingest call did.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Receipt {
     /// Rows stored by this call.
     pub accepted: u64,
-    /// Rows that the table had already, by its `dedup_key`.
+    /// Rows that became dead letters.
+    pub rejected: u64,
+    /// Rows that were there already.
     pub duplicate: u64,
+    /// The rows were stored before under the same key; this is what was answered then.
+    pub again: bool,
+    /// The rows of this call that became dead letters.
+    pub refused: Vec<Refused>,
     /// The commit token: `SET weir.read_after` waits for it.
     pub token: String,
+}
+
+/// What a door must know of a table before it decodes rows for it.
+#[derive(Debug, Clone)]
+pub struct IngestTable {
+    /// Columns that rows may bring. Those with a default carry [`crate::types::DEFAULT_KEY`].
+    pub columns: SchemaRef,
+    /// What becomes of rows that are bad.
+    pub bad_rows: BadRows,
 }
 
 /// One connection. Doors share it behind an `Arc`.
@@ -116,7 +133,12 @@ struct Inner {
     settings: Settings,
     transaction: Transaction,
     named: Named,
+    /// What is to be told besides the next answer.
+    notices: Vec<Report>,
 }
+
+/// Notices kept for one answer; the oldest stay.
+const MOST_NOTICES: usize = 16;
 
 impl Session {
     /// Opens a session for a role that a door has authenticated.
@@ -155,6 +177,7 @@ impl Session {
                 settings: Settings::new(role),
                 transaction: Transaction::default(),
                 named: Named::default(),
+                notices: Vec::new(),
             }),
             running: Mutex::new(engine.stop.child_token()),
         })
@@ -229,8 +252,9 @@ impl Session {
     }
 
     /// Stores rows in `schema.table` by column name: privileges, casts, defaults, generated columns
-    /// and constraints as for INSERT. Durable and visible on return. They are stored when their
-    /// `turn` has come.
+    /// and constraints as for INSERT. Durable and visible on return. Bad rows of a streaming table become
+    /// dead letters, unless the table refuses them. They are stored when their `turn` has come; what was
+    /// stored under their `key` before is not stored again.
     ///
     /// # Errors
     /// As INSERT; nothing was stored then.
@@ -238,36 +262,48 @@ impl Session {
         &self,
         schema: &str,
         table: &str,
-        batches: Vec<RecordBatch>,
+        rows: Decoded,
         turn: Turn,
+        key: Option<RequestKey>,
     ) -> Result<Receipt> {
         let scope = Arc::new(self.scope());
         let trace = Trace::ingest(self, &format!("{schema}.{table}"));
-        let stored = exec::ingest::store(&scope, schema, table, batches, turn).await;
-        trace
-            .ingested(stored.as_ref().map(|stored| stored.accepted))
-            .await?;
-        let stored = stored?;
+        let delivery = Delivery {
+            turn,
+            key,
+            ..Delivery::by(self.door.name())
+        };
+        let stored =
+            exec::ingest::store(&scope, schema, table, rows, BadRows::Collect, delivery).await;
+        let moved = |(s, _): &(Stored, Vec<Refused>)| if s.again { 0 } else { s.accepted };
+        trace.ingested(stored.as_ref().map(moved)).await?;
+        let (stored, refused) = stored?;
         let token = exec::token::of(stored.lsn);
         self.inner().settings.set_last_token(&token);
         Ok(Receipt {
             accepted: stored.accepted,
+            rejected: stored.rejected,
             duplicate: stored.duplicate,
+            again: stored.again,
+            refused,
             token,
         })
     }
 
-    /// Columns that [`Session::ingest`] takes for that table (checks INSERT privilege), so a door can
-    /// decode text straight into the right types. Columns with a default carry
-    /// [`crate::types::DEFAULT_KEY`]; [`crate::types::Evolution::of`] says whether rows may bring more.
+    /// What [`Session::ingest`] takes for that table (checks INSERT privilege), so a door can decode
+    /// text straight into the right types.
     ///
     /// # Errors
     /// 42P01, 42501.
-    pub async fn ingest_schema(&self, schema: &str, table: &str) -> Result<SchemaRef> {
+    pub async fn ingest_table(&self, schema: &str, table: &str) -> Result<IngestTable> {
         let scope = self.scope();
         let relation = exec::ingest::target(&scope, schema, table)?;
         exec::ingest::check_insert(&scope, relation)?;
-        std::future::ready(Ok(exec::ingest::accepted_schema(relation))).await
+        std::future::ready(Ok(IngestTable {
+            columns: exec::ingest::accepted_schema(relation),
+            bad_rows: exec::ingest::bad_rows(relation, BadRows::Collect),
+        }))
+        .await
     }
 
     /// Columns of a cursor that `DECLARE` has opened.
@@ -309,6 +345,38 @@ impl Session {
     /// Settings whose values the Postgres door must report and that changed since the last call.
     pub fn take_reported_changes(&self) -> Vec<(String, String)> {
         self.inner().settings.take_reported()
+    }
+
+    /// `weir.idempotency_key`, if that is set.
+    pub(crate) fn idempotency_key(&self) -> Option<String> {
+        let key = self.inner().settings.get("weir.idempotency_key");
+        key.filter(|k| !k.is_empty())
+    }
+
+    /// The key was used: it stands for one statement.
+    pub(crate) fn forget_idempotency_key(&self) {
+        self.inner().settings.forget_idempotency_key();
+    }
+
+    /// Tells the client something besides the statement's answer, at a door that can.
+    pub(crate) fn warn(&self, message: impl Into<String>, hint: impl Into<String>) {
+        let inner = &mut *self.inner();
+        let least = inner.settings.get("client_min_messages");
+        let silent = matches!(least.as_deref(), Some("error" | "fatal" | "panic"));
+        if !silent && inner.notices.len() < MOST_NOTICES {
+            inner.notices.push(Report {
+                state: SqlState::WARNING,
+                message: message.into(),
+                detail: None,
+                hint: Some(hint.into()),
+                position: None,
+            });
+        }
+    }
+
+    /// What is to be told besides the next answer.
+    pub fn take_notices(&self) -> Vec<Report> {
+        std::mem::take(&mut self.inner().notices)
     }
 
     /// Cancels the running statement, if any; the session goes on.

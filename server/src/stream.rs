@@ -17,6 +17,8 @@
 //! | `flusher` | flushes in the background |
 //! | `recovery` | from what is on disk to the first head |
 //! | `dedup` | which rows a table has already; when rows arrived |
+//! | [`internal`] | tables of the server's own, fed by the log |
+//! | [`letters`] | rows that were refused, as they came |
 //! | [`mod@line`] | order of one producer's appends |
 //! | [`lock`] | one process per data directory |
 
@@ -28,6 +30,8 @@ mod exchange;
 mod flusher;
 pub mod head;
 mod in_use;
+pub mod internal;
+pub mod letters;
 pub mod line;
 pub mod lock;
 pub mod position;
@@ -151,14 +155,27 @@ pub struct ViewSpec {
     pub root: Url,
 }
 
-/// What became of an append.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is known of where the rows of an append come from.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Origin<'a> {
+    /// The position of their source after them, stored in their record.
+    pub source: &'a [u8],
+    /// The longest time to wait for room; the log's own where there is none.
+    pub wait: Option<Duration>,
+}
+
+/// What an append did.
+#[derive(Debug, Clone, Copy)]
 pub struct Appended {
-    /// The position that a later read must contain to see the rows.
+    /// Position of its last row: the commit token.
     pub lsn: Lsn,
-    /// Rows that the tables had already; all others were stored.
+    /// Rows that were there already and are not stored again.
     pub duplicates: u64,
 }
+
+/// Makes rows of the server's own tables that say what became of an append, given how many of its rows
+/// are duplicates. They are stored in its record, after its rows.
+pub type Receipt<'a> = Box<dyn Fn(u64) -> Result<Vec<(Oid, Vec<RecordBatch>)>> + Send + Sync + 'a>;
 
 /// The open log with everything it feeds. All statements share one.
 #[derive(Debug)]
@@ -218,35 +235,34 @@ impl Stream {
         rows: Vec<(Oid, Vec<RecordBatch>)>,
         turn: Turn,
     ) -> Result<Appended> {
-        let wait = self.options.append_wait;
-        self.append_from(rows, &[], wait, turn).await
+        self.append_from(rows, Origin::default(), turn, None).await
     }
 
-    /// [`Self::append_in_turn`] with where the source of the rows stands afterwards, stored with
-    /// them ([`Positions::to_bytes`]), and the longest time to wait for room. A position is stored
-    /// even when there are no rows.
+    /// [`Self::append_in_turn`] with what is known of where the rows come from, and with rows that
+    /// can be made only when it is known what becomes of those. Where a source stands
+    /// ([`Positions::to_bytes`]) is stored even when there are no rows.
     ///
     /// Dropping the future leaves open whether the rows are stored: a source that goes on after that
     /// must wait for its end.
     pub async fn append_from(
         &self,
         rows: Vec<(Oid, Vec<RecordBatch>)>,
-        source: &[u8],
-        wait: Duration,
+        origin: Origin<'_>,
         mut turn: Turn,
+        receipt: Option<Receipt<'_>>,
     ) -> Result<Appended> {
         let head = self.head();
-        let mut parts = Vec::with_capacity(rows.len());
-        let mut bytes = 0;
-        for (oid, batches) in rows {
-            let table = streaming_table(&head, oid)?;
-            let part = part(table, batches)?;
-            if part.rows > 0 {
-                let size: usize = part.batches.iter().map(tail::slice_bytes).sum();
-                bytes += size;
-                parts.push((part, size));
-            }
-        }
+        let source = origin.source;
+        let wait = origin.wait.unwrap_or(self.options.append_wait);
+        let own = |duplicates: u64| match &receipt {
+            Some(receipt) => sized_parts(&head, receipt(duplicates)?),
+            None => Ok(Vec::new()),
+        };
+        let mut parts = sized_parts(&head, rows)?;
+        let receipts = own(0)?;
+        let own_parts = receipts.len();
+        parts.extend(receipts);
+        let mut bytes: usize = parts.iter().map(|(_, size)| size).sum();
         let positions = Positions::read(source)?;
         if parts.is_empty() && positions.is_none() {
             turn.come().await?;
@@ -277,7 +293,11 @@ impl Stream {
         }
         let duplicates = passed.duplicates;
         if duplicates > 0 {
+            let receipts = parts.split_off(parts.len() - own_parts);
             parts = passed.rest(parts)?;
+            if !receipts.is_empty() {
+                parts.extend(own(duplicates)?);
+            }
             if parts.is_empty() && source.is_empty() {
                 // the rows that these repeat may be on their way still
                 drop((passed, memory));
@@ -702,6 +722,19 @@ fn streaming_table(head: &DbHead, oid: Oid) -> Result<&TableHead> {
         Some(_) => Err(not_streaming(&oid.to_string())),
         None => Err(Error::undefined_table(&oid.to_string())),
     }
+}
+
+/// Parts that hold rows, with their sizes.
+fn sized_parts(head: &DbHead, rows: Vec<(Oid, Vec<RecordBatch>)>) -> Result<Vec<(Part, usize)>> {
+    let mut parts = Vec::with_capacity(rows.len());
+    for (oid, batches) in rows {
+        let part = part(streaming_table(head, oid)?, batches)?;
+        if part.rows > 0 {
+            let size = part.batches.iter().map(tail::slice_bytes).sum();
+            parts.push((part, size));
+        }
+    }
+    Ok(parts)
 }
 
 fn part(table: &TableHead, batches: Vec<RecordBatch>) -> Result<Part> {

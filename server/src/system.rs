@@ -29,11 +29,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use ::catalog::{Oid, Relation, RelationKind, Snapshot, Store};
+use ::catalog::{Oid, Privilege, Relation, RelationKind, Snapshot, Store};
 use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::ScalarUDF;
 
 use crate::error::Result;
+use crate::governance::privileges;
 use crate::jobs::Jobs;
 use crate::stream::head::DbHead;
 
@@ -229,6 +230,17 @@ pub async fn table(
         }
     }
     frame.into_table().map(Some)
+}
+
+/// True for a role that may read every column of every row of a table: what may be shown of whole rows
+/// beside the table, as its dead letters, is shown to those alone.
+pub fn sees_whole(catalog: &Snapshot, role: &str, relation: &Relation) -> bool {
+    let access = access::Access::new(catalog, role);
+    privileges::check_schema(catalog, role, relation.schema, Privilege::Usage).is_ok()
+        && relation
+            .columns
+            .iter()
+            .all(|c| access.may_column(relation, &c.name, Privilege::Select, false))
 }
 
 /// Names of the system tables of a schema.

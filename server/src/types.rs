@@ -13,7 +13,7 @@ use catalog::{Column, SqlType};
 /// Field metadata key that keeps an SQL type Arrow has no form for: `uuid`, `json`, `jsonb`, `varchar:n`.
 pub const TYPE_KEY: &str = "weir.type";
 
-/// Field metadata key that [`crate::session::Session::ingest_schema`] sets on columns that have a
+/// Field metadata key that [`crate::session::Session::ingest_table`] sets on columns that have a
 /// default: a row that leaves such a column out gets the default, not NULL.
 pub const DEFAULT_KEY: &str = "weir.default";
 

@@ -4,6 +4,7 @@
 //! Knows types, nothing of tables or sessions. Input may arrive cut at any byte; memory is bounded
 //! by one batch and one row of [`CopyOptions::max_row`] bytes.
 
+mod context;
 mod decode;
 mod encode;
 mod pg_type;
@@ -28,6 +29,14 @@ pub use write::{ColumnWriter, Style, WireFormat, sized};
 /// Digits after the point that a numeric value on the wire needs.
 pub(crate) fn natural_scale(bytes: &[u8], binary: bool) -> i8 {
     read::natural_scale(bytes, binary)
+}
+
+/// The only row of a batch as a JSON object, keyed by its columns' names.
+///
+/// # Errors
+/// When a value has no text form.
+pub(crate) fn json_object(batch: &arrow::record_batch::RecordBatch) -> Result<Vec<u8>> {
+    write::json_object(batch)
 }
 
 /// UTF-8 text of a value on the wire, refused when it is not.

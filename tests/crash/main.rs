@@ -18,6 +18,7 @@
 
 mod duplicates;
 mod kafka;
+mod keyed;
 mod ledger;
 mod producers;
 

@@ -12,7 +12,7 @@ async fn started() -> (TestServer, PgSession) {
     let pg = server.connect().await;
     pg.run(
         "CREATE STREAMING TABLE t (id BIGINT NOT NULL, name TEXT, day DATE, CHECK (id >= 0)) \
-         WITH (flush_interval = '1 hour')",
+         WITH (flush_interval = '1 hour', on_violation = 'reject')",
     )
     .await;
     (server, pg)

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tests::kafka::Kafka;
 use tests::{PgSession, TestServer, wait};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 /// Anything a source does is done by then.
 const SOON: Duration = Duration::from_secs(30);
@@ -211,6 +213,11 @@ async fn memory_that_is_full_holds_a_source_up_and_loses_nothing() {
     let values = (0..5000).map(|n| format!("{{\"n\":{n},\"text\":\"{filler}\"}}"));
     kafka.send("t", 0, values);
     declare(&pg, &kafka, "t", "").await;
+    // stopped while it waits for room, it forgets nothing that it has read
+    for _ in 0..5 {
+        pg.run("ALTER STREAMING TABLE t PAUSE").await;
+        pg.run("ALTER STREAMING TABLE t RESUME").await;
+    }
     holds(&pg, "t", 5000).await;
     drop(pg);
     server.stop().await;
@@ -338,6 +345,233 @@ async fn a_bad_message_stops_a_source_that_rejects() {
     pg.run("ALTER STREAMING TABLE t RESUME").await;
     source_is(&pg, "t", "state", "failed").await;
     assert_eq!(pg.count("SELECT count(*) FROM t").await, 40);
+    drop(pg);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_messages_become_dead_letters_in_the_same_step() {
+    let kafka = Kafka::start(&[("t", 1)]);
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    pg.run(&format!(
+        "CREATE STREAMING TABLE t (n BIGINT NOT NULL, text TEXT, k BYTEA, h JSONB, at TIMESTAMPTZ, off BIGINT, \
+         CONSTRAINT small CHECK (n < 1000)) \
+         FROM KAFKA (brokers = '{}', topic = 't', key_column = 'k', headers_column = 'h', \
+         timestamp_column = 'at', offset_column = 'off')",
+        kafka.brokers()
+    ))
+    .await;
+    let values = |from: i64| {
+        numbered(from..from + 20).chain([
+            "{\"n\":\"many\"}".to_owned(),
+            "not json".to_owned(),
+            String::new(),
+        ])
+    };
+    kafka.send("t", 0, values(0));
+    kafka.send_whole(
+        "t",
+        "key",
+        Some(r#"{"n":5000}"#),
+        &[("h", "x")],
+        1_700_000_000_123,
+    );
+    kafka.send("t", 0, values(20));
+    holds(&pg, "t", 40).await;
+    source_is(&pg, "t", "rejected", "7").await;
+    source_is(&pg, "t", "rows", "40").await;
+    source_is(&pg, "t", "lag", "0").await;
+    source_is(&pg, "t", "state", "running").await;
+    let sql = "SELECT position, sqlstate, door FROM weir.dead_letters ORDER BY position";
+    let letters: Vec<String> = pg
+        .rows(sql)
+        .await
+        .expect("letters")
+        .iter()
+        .map(|row| row.iter().flatten().cloned().collect::<Vec<_>>().join(" "))
+        .collect();
+    let expected: Vec<String> = [20, 21, 22, 23, 44, 45, 46]
+        .iter()
+        .map(|n| format!("t/0/{n} {} kafka", if *n == 23 { "23514" } else { "22P02" }))
+        .collect();
+    assert_eq!(letters, expected);
+    drop(pg);
+    // only bad ones, and a restart: none is read again
+    kafka.send("t", 0, ["no", "no"]);
+    let server = server.restart().await;
+    let pg = server.connect().await;
+    wait::until("nine letters", SOON, || async {
+        (pg.count("SELECT count(*) FROM weir.dead_letters").await == 9).then_some(())
+    })
+    .await;
+    drop(pg);
+    let server = server.restart().await;
+    let pg = server.connect().await;
+    kafka.send("t", 0, numbered(40..41));
+    holds(&pg, "t", 41).await;
+    assert_eq!(pg.count("SELECT count(*) FROM weir.dead_letters").await, 9);
+    // what stood beside the value comes with it when it is tried again
+    pg.run("ALTER TABLE t DROP CONSTRAINT small").await;
+    pg.run("REPLAY DEAD LETTERS FOR t WHERE sqlstate = '23514'")
+        .await;
+    let row = pg
+        .rows("SELECT n, k, h, at, off FROM t WHERE n = 5000")
+        .await;
+    let row: Vec<_> = row
+        .expect("a row")
+        .remove(0)
+        .iter()
+        .flatten()
+        .cloned()
+        .collect();
+    assert_eq!(
+        row,
+        [
+            "5000",
+            "\\x6b6579",
+            r#"{"h":"x"}"#,
+            "2023-11-14 22:13:20.123+00",
+            "23"
+        ]
+    );
+    drop(pg);
+    server.stop().await;
+}
+
+/// Answers as a schema registry with two schemas, for as long as the test runs.
+async fn registry() -> String {
+    const SEVEN: &str = r#"{"type":"record","name":"r","fields":[{"name":"n","type":"long"},
+        {"name":"text","type":["null","string"]}]}"#;
+    const EIGHT: &str = r#"{"type":"record","name":"r","fields":[{"name":"n","type":"long"},
+        {"name":"at","type":{"type":"long","logicalType":"timestamp-millis"}},
+        {"name":"more","type":{"type":"record","name":"m","fields":[{"name":"a","type":"int"},
+        {"name":"b","type":"string"}]}}]}"#;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut asked = Vec::new();
+                let mut bytes = [0; 1024];
+                while !asked.ends_with(b"\r\n\r\n") {
+                    match connection.read(&mut bytes).await {
+                        Ok(n) if n > 0 => asked.extend_from_slice(&bytes[..n]),
+                        _ => return,
+                    }
+                }
+                let asked = String::from_utf8_lossy(&asked).into_owned();
+                // someone:hush
+                let known = asked
+                    .to_lowercase()
+                    .contains("authorization: basic c29tzw9uztpodxno");
+                let schema = match asked.split_whitespace().nth(1) {
+                    Some("/registry/schemas/ids/7") if known => Some(SEVEN),
+                    Some("/registry/schemas/ids/8") if known => Some(EIGHT),
+                    _ => None,
+                };
+                let (status, body) = match schema {
+                    Some(text) => ("200 OK", serde_json::json!({"schema": text}).to_string()),
+                    None => ("404 Not Found", "{}".to_owned()),
+                };
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                drop(connection.write_all(answer.as_bytes()).await);
+            });
+        }
+    });
+    format!("http://{address}/registry")
+}
+
+/// A value in Confluent's frame.
+fn framed(id: u32, fields: &[&[u8]]) -> Vec<u8> {
+    let mut value = vec![0];
+    value.extend(id.to_be_bytes());
+    value.extend(fields.concat());
+    value
+}
+
+/// A whole number as Avro has it.
+fn long(n: i64) -> Vec<u8> {
+    let mut rest = ((n << 1) ^ (n >> 63)).cast_unsigned();
+    let mut bytes = Vec::new();
+    while rest > 0x7f {
+        bytes.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    bytes.push(rest as u8);
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn avro_messages_with_a_registry() {
+    let kafka = Kafka::start(&[("t", 1)]);
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    pg.run(&format!(
+        "CREATE STREAMING TABLE t (n BIGINT NOT NULL, text TEXT, at TIMESTAMPTZ, more JSONB, off BIGINT) \
+         WITH (on_violation = 'reject') \
+         FROM KAFKA (brokers = '{}', topic = 't', format = 'avro', offset_column = 'off', \
+         schema_registry = '{}', schema_registry_user = 'someone', schema_registry_password = 'hush')",
+        kafka.brokers(),
+        registry().await
+    ))
+    .await;
+    let text = [&long(1), &long(5), &b"hello"[..]].concat();
+    let more = [&long(4), &long(1), &b"b"[..]].concat();
+    let time = long(1_700_000_000_123);
+    kafka.send(
+        "t",
+        0,
+        [
+            framed(7, &[&long(-1), &text]),
+            framed(8, &[&long(2), &time, &more]),
+            framed(7, &[&long(300), &long(0)]),
+        ],
+    );
+    let sql = "SELECT n, text, at, more, off FROM t ORDER BY off";
+    let rows = wait::until("three rows", SOON, || async {
+        let rows = pg.rows(sql).await.expect("rows");
+        (rows.len() == 3).then_some(rows)
+    })
+    .await;
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|v| v.clone().unwrap_or_default()).collect())
+        .collect();
+    assert_eq!(rows[0], ["-1", "hello", "", "", "0"]);
+    let time = "2023-11-14 22:13:20.123+00";
+    assert_eq!(rows[1], ["2", "", time, r#"{"a":4,"b":"b"}"#, "1"]);
+    assert_eq!(rows[2], ["300", "", "", "", "2"]);
+    // cut off, too long, no frame, no such schema
+    for (n, bad) in [
+        framed(7, &[&long(1), &long(1), &long(50), b"short"]),
+        framed(7, &[&long(1), &long(0), b"\0"]),
+        b"{}".to_vec(),
+        framed(9, &[&long(1)]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let topic = format!("bad{n}");
+        kafka.cluster().create_topic(&topic, 1, 1).expect("a topic");
+        kafka.send(&topic, 0, [framed(7, &[&long(1), &long(0)]), bad]);
+        pg.run(&format!(
+            "CREATE STREAMING TABLE {topic} (n BIGINT, text TEXT) WITH (on_violation = 'reject') \
+             FROM KAFKA (brokers = '{}', topic = '{topic}', format = 'avro', schema_registry = '{}', \
+             schema_registry_user = 'someone', schema_registry_password = 'hush')",
+            kafka.brokers(),
+            registry().await
+        ))
+        .await;
+        source_is(&pg, &topic, "state", "failed").await;
+        source_is(&pg, &topic, "rows", "1").await;
+        let error = source(&pg, &topic, "last_error").await.unwrap_or_default();
+        assert!(error.contains("offset 1"), "{error}");
+        assert!(!error.contains("hush"), "{error}");
+    }
     drop(pg);
     server.stop().await;
 }

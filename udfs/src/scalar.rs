@@ -5,6 +5,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::async_udf::AsyncScalarUDF;
 
+pub mod convert_from;
 pub mod hash_token;
 pub mod mask_email;
 pub mod pg_sleep;
@@ -17,6 +18,7 @@ pub fn functions(keys: &Arc<dyn hash_token::SecretKeys>) -> Vec<Arc<ScalarUDF>> 
         Arc::new(ScalarUDF::from(hash_token::HashToken::new(Arc::clone(
             keys,
         )))),
+        Arc::new(ScalarUDF::from(convert_from::ConvertFrom::default())),
         Arc::new(ScalarUDF::from(mask_email::MaskEmail::default())),
         Arc::new(AsyncScalarUDF::new(Arc::new(pg_sleep::PgSleep::default())).into_scalar_udf()),
         Arc::new(ScalarUDF::from(hop_window::HopWindow::default())),

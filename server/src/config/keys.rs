@@ -190,6 +190,27 @@ pub(super) const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "stream.idempotency_window",
+        about: "how long a request with an idempotency key is answered again",
+        set: |c, t| duration(t).map(|v| c.idempotency_window = v),
+        get: |c| Some(show_duration(c.idempotency_window)),
+        secret: false,
+    },
+    Key {
+        name: "stream.dead_letter_retention",
+        about: "how long dead letters are kept",
+        set: |c, t| duration(t).map(|v| c.dead_letter_retention = v),
+        get: |c| Some(show_duration(c.dead_letter_retention)),
+        secret: false,
+    },
+    Key {
+        name: "limits.idempotency_keys",
+        about: "idempotency keys remembered at a time",
+        set: |c, t| count(t).map(|v| c.max_idempotency_keys = v),
+        get: |c| Some(c.max_idempotency_keys.to_string()),
+        secret: false,
+    },
+    Key {
         name: "limits.query_memory",
         about: "bytes that running queries may hold together before they spill or fail",
         set: |c, t| bytes(t).map(|v| c.query_memory = v),

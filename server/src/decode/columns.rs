@@ -2,6 +2,7 @@
 //! guess.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -24,7 +25,7 @@ use uuid::Uuid;
 use super::datetime;
 use super::decimal::{self, DecimalError};
 use super::table::{BadCell, Sizes, at, shortened};
-use crate::error::{Result, SqlState};
+use crate::error::{Error, Result, SqlState};
 use crate::exec::evolve::is_exact_double;
 use crate::types::{self, Evolution, RESCUED, TYPE_KEY, is_canonical_uuid, sql_type};
 
@@ -68,11 +69,17 @@ pub(super) struct Builders {
     schema: SchemaRef,
     columns: Vec<(usize, FieldRef, Builder)>,
     rows: usize,
+    /// Rows that are to be left out.
+    bad: HashSet<usize>,
     /// What becomes of JSON values that are not of their column's type, if they are no error.
     keeps: Option<Evolution>,
     /// JSON objects of what has no place in the columns; made when the first row needs it.
     strays: Option<StringBuilder>,
 }
+
+/// A batch, the rows of it that are to be left out, and why some of them are: those of which that
+/// shows only now.
+type Finished = (RecordBatch, HashSet<usize>, Vec<(usize, Error)>);
 
 impl Builders {
     /// For all columns but `without`.
@@ -95,6 +102,7 @@ impl Builders {
             schema: Arc::new(Schema::new(fields)),
             columns,
             rows: 0,
+            bad: HashSet::new(),
             keeps: Evolution::of(table),
             strays: None,
         }
@@ -105,16 +113,19 @@ impl Builders {
         self.rows
     }
 
-    /// Adds a row with what it has beside the columns; on an error (with its column) the builders are
-    /// of no more use.
+    /// Adds a row with what it has beside the columns. A bad one (told with its column) takes a place,
+    /// too, and is to be left out.
     pub(super) fn push<'a>(
         &mut self,
         line: usize,
         cells: &[Cell<'a>],
         strays: &mut Vec<Stray<'a>>,
     ) -> Result<(), (usize, BadCell)> {
+        let row = self.rows;
+        self.rows += 1;
         let keeps = self.keeps;
-        for (i, field, builder) in &mut self.columns {
+        let mut columns = self.columns.iter_mut();
+        for (i, field, builder) in &mut columns {
             let done = match cells[*i] {
                 Cell::Json(json) if keeps.is_some() && builder.rounds(json) => {
                     Err(Misfit::OutOfRange.named(field, json))
@@ -154,14 +165,19 @@ impl Builders {
                 };
                 // no text, and so no JSON of ours, holds the character NUL
                 let kept = kept.filter(|json| without_nul_escape(json).is_ok());
+                // a value that is refused was not appended
+                builder.append_null(line);
                 let Some(json) = kept else {
+                    columns.for_each(|(_, _, rest)| rest.append_null(line));
+                    if let Some(objects) = &mut self.strays {
+                        objects.append_null();
+                    }
+                    self.bad.insert(row);
                     return Err((*i, bad));
                 };
-                builder.append_null(line);
                 strays.push((Cow::Owned(field.name().clone()), json));
             }
         }
-        self.rows += 1;
         if !strays.is_empty() || self.strays.is_some() {
             self.push_strays(strays);
         }
@@ -182,20 +198,25 @@ impl Builders {
     }
 
     /// The batch of the rows since the last one.
-    pub(super) fn finish(&mut self) -> Result<RecordBatch> {
-        let mut arrays = self
-            .columns
-            .iter_mut()
-            .map(|(_, field, builder)| builder.finish(field))
-            .collect::<Result<Vec<_>>>()?;
+    pub(super) fn finish(&mut self) -> Result<Finished> {
+        let mut late = Vec::new();
+        let mut arrays = Vec::with_capacity(self.columns.len());
+        for (_, field, builder) in &mut self.columns {
+            arrays.push(builder.finish(field, &mut late)?);
+        }
         self.rows = 0;
-        let Some(mut strays) = self.strays.take() else {
-            return Ok(RecordBatch::try_new(Arc::clone(&self.schema), arrays)?);
-        };
-        arrays.push(Arc::new(strays.finish()));
-        let mut fields: Vec<FieldRef> = self.schema.fields().to_vec();
-        fields.push(Arc::new(types::field(RESCUED, &SqlType::Jsonb, true)));
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
+        let mut bad = std::mem::take(&mut self.bad);
+        // a row may be bad in several columns: the first one found is its reason
+        late.retain(|(row, _)| bad.insert(*row));
+        let mut schema = Arc::clone(&self.schema);
+        if let Some(mut strays) = self.strays.take() {
+            arrays.push(Arc::new(strays.finish()));
+            let mut fields: Vec<FieldRef> = schema.fields().to_vec();
+            fields.push(Arc::new(types::field(RESCUED, &SqlType::Jsonb, true)));
+            schema = Arc::new(Schema::new(fields));
+        }
+        let batch = RecordBatch::try_new(schema, arrays)?;
+        Ok((batch, bad, late))
     }
 }
 
@@ -459,7 +480,8 @@ impl Builder {
         }
     }
 
-    fn finish(&mut self, field: &Field) -> Result<ArrayRef> {
+    /// The array; `late` takes the rows that show only now to be bad, which are NULL in it.
+    fn finish(&mut self, field: &Field, late: &mut Vec<(usize, Error)>) -> Result<ArrayRef> {
         Ok(match self {
             Self::Bool(b) => Arc::new(b.finish()),
             Self::Int2(b) => Arc::new(b.finish()),
@@ -474,45 +496,58 @@ impl Builder {
             Self::Time(b) => Arc::new(b.finish()),
             Self::Timestamp(b) => Arc::new(b.finish()),
             Self::Interval(b) => Arc::new(b.finish()),
-            Self::Nested(values) => nested(field, &std::mem::take(values))?,
+            Self::Nested(values) => nested(field, std::mem::take(values), late)?,
         })
     }
 }
 
-/// Lists and structs, by arrow's own JSON reader. When it refuses, the values are read one by one
-/// to name the line.
-fn nested(field: &Field, values: &[(usize, Option<String>)]) -> Result<ArrayRef> {
-    let read = |values: &[(usize, Option<String>)]| {
-        let mut decoder =
-            arrow::json::ReaderBuilder::new_with_field(field.clone().with_nullable(true))
-                .with_batch_size(values.len())
-                .build_decoder()?;
-        for (_, value) in values {
-            let value = value.as_deref().unwrap_or("null");
-            decoder.decode(value.as_bytes())?;
-            decoder.decode(b"\n")?;
-        }
-        let batch = decoder.flush()?;
-        Ok::<_, arrow::error::ArrowError>(batch.map_or_else(
-            || new_null_array(field.data_type(), 0),
-            |b| Arc::clone(b.column(0)),
-        ))
+/// Lists and structs, by arrow's own JSON reader. When it refuses, the values are read one by one to
+/// find those that are bad.
+fn nested(
+    field: &Field,
+    mut values: Vec<(usize, Option<String>)>,
+    late: &mut Vec<(usize, Error)>,
+) -> Result<ArrayRef> {
+    let whole = match read_nested(field, &values) {
+        Ok(array) => return Ok(array),
+        Err(e) => e,
     };
-    read(values).map_err(|whole| {
-        let first_bad = values
-            .iter()
-            .find_map(|v| read(std::slice::from_ref(v)).err().map(|e| (v.0, e)));
-        let (line, e) = first_bad.unwrap_or((0, whole));
-        let state = SqlState::INVALID_TEXT_REPRESENTATION;
+    let mut found = false;
+    for (row, value) in values.iter_mut().enumerate() {
+        let Err(e) = read_nested(field, std::slice::from_ref(value)) else {
+            continue;
+        };
         let ty = sql_type(field);
-        at(
-            line,
-            Some(field.name()),
-            state,
-            format!("invalid input for type {ty}"),
-        )
-        .with_detail(e.to_string())
-    })
+        let state = SqlState::INVALID_TEXT_REPRESENTATION;
+        let message = format!("invalid input for type {ty}");
+        let bad = at(value.0, Some(field.name()), state, message).with_detail(e.to_string());
+        late.push((row, bad));
+        value.1 = None;
+        found = true;
+    }
+    match found {
+        true => Ok(read_nested(field, &values)?),
+        false => Err(whole.into()),
+    }
+}
+
+fn read_nested(
+    field: &Field,
+    values: &[(usize, Option<String>)],
+) -> Result<ArrayRef, arrow::error::ArrowError> {
+    let mut decoder = arrow::json::ReaderBuilder::new_with_field(field.clone().with_nullable(true))
+        .with_batch_size(values.len())
+        .build_decoder()?;
+    for (_, value) in values {
+        let value = value.as_deref().unwrap_or("null");
+        decoder.decode(value.as_bytes())?;
+        decoder.decode(b"\n")?;
+    }
+    let batch = decoder.flush()?;
+    Ok(batch.map_or_else(
+        || new_null_array(field.data_type(), 0),
+        |b| Arc::clone(b.column(0)),
+    ))
 }
 
 fn boolean(text: &str) -> Result<bool, Misfit> {

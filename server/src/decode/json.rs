@@ -3,22 +3,29 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::columns::{Cell, Stray};
 use super::scan::plain;
-use super::table::{Table, at, shortened};
+use super::table::{Place, Table, at, shortened, utf8};
+use super::{BadRows, Decoded};
 use crate::error::{Error, Result, SqlState};
+use crate::stream::letters::{Form, Raw, Source};
 
 /// Lines looked at to find out how much memory the columns will take.
 const SAMPLE_LINES: usize = 16;
 
 /// One object per line; blank lines are skipped.
-pub(crate) fn lines(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
-    let mut table = Table::new(schema);
+pub(super) fn lines(body: &Bytes, schema: &SchemaRef, bad: BadRows) -> Result<Decoded> {
+    let mut table = Table::new(schema, text_source(body), bad);
+    let text = match (utf8(body, 1), bad) {
+        (Ok(text), _) => text,
+        (Err(_), BadRows::Collect) => return broken_lines(body, table),
+        (Err(e), BadRows::Refuse) => return Err(e),
+    };
     let mut cells = vec![Cell::Absent; table.width()];
     let mut strays = Vec::new();
     for line in text.split('\n').take(SAMPLE_LINES) {
@@ -27,16 +34,103 @@ pub(crate) fn lines(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> 
         }
     }
     table.expect(text.len());
+    let mut start = 0;
     for (i, line) in text.split('\n').enumerate() {
-        let line = line.trim_end_matches('\r');
-        if line.trim().is_empty() {
-            continue;
-        }
-        let number = i + 1;
-        object(number, line, &table, &mut cells, &mut strays)?;
-        table.push(number, &cells, &mut strays)?;
+        let next = start + line.len() + 1;
+        object(
+            &mut table,
+            &mut cells,
+            &mut strays,
+            line,
+            place(i + 1, start, line),
+        )?;
+        start = next;
     }
     table.finish()
+}
+
+/// Lines of which some are no text.
+fn broken_lines(body: &Bytes, mut table: Table) -> Result<Decoded> {
+    let mut cells = vec![Cell::Absent; table.width()];
+    let mut strays = Vec::new();
+    let mut start = 0;
+    for (i, bytes) in body.split(|b| *b == b'\n').enumerate() {
+        let number = i + 1;
+        match utf8(bytes, number) {
+            Ok(line) => {
+                let place = place(number, start, line);
+                object(&mut table, &mut cells, &mut strays, line, place)?;
+            }
+            Err(e) => {
+                let end = start + bytes.len();
+                table.refused(
+                    Place {
+                        line: number,
+                        start,
+                        end,
+                    },
+                    e,
+                )?;
+            }
+        }
+        start += bytes.len() + 1;
+    }
+    table.finish()
+}
+
+/// One object, wherever its lines end.
+pub(super) fn one(raw: &Raw, schema: &SchemaRef) -> Result<Decoded> {
+    let mut table = Table::new(schema, text_source(&raw.bytes), BadRows::Refuse);
+    let mut cells = vec![Cell::Absent; table.width()];
+    let text = utf8(&raw.bytes, 1)?;
+    let mut strays = Vec::new();
+    read(&table, &mut cells, &mut strays, text, 1)?;
+    if let Some(context) = &raw.context {
+        let mut beside = vec![Cell::Absent; table.width()];
+        read(&table, &mut beside, &mut Vec::new(), context, 1)?;
+        let given = beside.into_iter().zip(&mut cells);
+        for (value, cell) in given.filter(|(v, _)| !matches!(v, Cell::Absent)) {
+            *cell = value;
+        }
+    }
+    table.push(place(1, 0, text), &cells, &mut strays)?;
+    table.finish()
+}
+
+fn text_source(body: &Bytes) -> Source {
+    Source::Text {
+        text: body.clone(),
+        form: Form::Json,
+        context: None,
+    }
+}
+
+/// The place of a line without its line end.
+fn place(line: usize, start: usize, text: &str) -> Place {
+    let text = text.trim_end_matches('\r');
+    Place {
+        line,
+        start,
+        end: start + text.len(),
+    }
+}
+
+/// Reads one object into a row of the table; blank text holds none.
+fn object<'de>(
+    table: &mut Table,
+    cells: &mut [Cell<'de>],
+    strays: &mut Vec<Stray<'de>>,
+    line: &'de str,
+    place: Place,
+) -> Result<()> {
+    let line = line.trim_end_matches('\r');
+    if line.trim().is_empty() {
+        return Ok(());
+    }
+    match read(table, cells, strays, line, place.line) {
+        Ok(()) => table.push(place, cells, strays),
+        Err(e) => table.refused(place, e),
+    }
 }
 
 /// Reads one object into cells, one per column of the table, and what it has beside them into strays,
@@ -44,12 +138,12 @@ pub(crate) fn lines(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> 
 ///
 /// # Errors
 /// 22P02 for what is no object, 42703 for a key that is no column, 42701 for a key twice.
-pub(crate) fn object<'de>(
-    number: usize,
-    text: &'de str,
+pub(crate) fn read<'de>(
     table: &Table,
     cells: &mut [Cell<'de>],
     strays: &mut Vec<Stray<'de>>,
+    text: &'de str,
+    line: usize,
 ) -> Result<()> {
     if plain(text, table, cells, strays).is_some() {
         return Ok(());
@@ -59,19 +153,20 @@ pub(crate) fn object<'de>(
         cells,
         strays,
         wrong: None,
-        line: number,
+        line,
     };
     let mut de = serde_json::Deserializer::from_str(text);
     let parsed = (&mut row).deserialize(&mut de).and_then(|()| de.end());
-    parsed.map_err(|e| row.wrong.take().unwrap_or_else(|| malformed(number, &e)))
+    parsed.map_err(|e| row.wrong.take().unwrap_or_else(|| malformed(line, &e)))
 }
 
-/// One array of objects.
-pub(crate) fn array(text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+/// One array of objects. Bad ones can be left out; what is no array of JSON values cannot be taken apart.
+pub(super) fn array(body: &Bytes, schema: &SchemaRef, bad: BadRows) -> Result<Decoded> {
+    let text = utf8(body, 1)?;
     let mut rows = Rows {
         cells: vec![Cell::Absent; schema.fields().len()],
         strays: Vec::new(),
-        table: Table::new(schema),
+        table: Table::new(schema, text_source(body), bad),
         text,
         line: 1,
         seen: 0,
@@ -194,23 +289,10 @@ impl<'de> Visitor<'de> for &mut Rows<'de> {
     }
 
     fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<(), S::Error> {
-        while let Some(object) = seq.next_element::<&'de RawValue>()? {
-            let object = object.get();
-            let line = self.line_of(object);
-            let mut row = Row {
-                table: &self.table,
-                cells: &mut self.cells,
-                strays: &mut self.strays,
-                line,
-                wrong: None,
-            };
-            let mut de = serde_json::Deserializer::from_str(object);
-            if let Err(e) = (&mut row).deserialize(&mut de) {
-                let wrong = row.wrong.take();
-                self.wrong = Some(wrong.unwrap_or_else(|| malformed(line, &e)));
-                return Err(S::Error::custom("bad row"));
-            }
-            if let Err(e) = self.table.push(line, &self.cells, &mut self.strays) {
+        while let Some(element) = seq.next_element::<&'de RawValue>()? {
+            let element = element.get();
+            let place = self.place_of(element);
+            if let Err(e) = self.row(element, place) {
                 self.wrong = Some(e);
                 return Err(S::Error::custom("bad row"));
             }
@@ -220,14 +302,37 @@ impl<'de> Visitor<'de> for &mut Rows<'de> {
 }
 
 impl<'de> Rows<'de> {
-    /// The line an element starts on; elements come in order, so each newline is counted once.
-    fn line_of(&mut self, element: &'de str) -> usize {
+    fn row(&mut self, element: &'de str, place: Place) -> Result<()> {
+        let mut row = Row {
+            table: &self.table,
+            cells: &mut self.cells,
+            strays: &mut self.strays,
+            line: place.line,
+            wrong: None,
+        };
+        let mut de = serde_json::Deserializer::from_str(element);
+        match (&mut row).deserialize(&mut de) {
+            Ok(()) => self.table.push(place, &self.cells, &mut self.strays),
+            Err(e) => {
+                let wrong = row.wrong.take();
+                let wrong = wrong.unwrap_or_else(|| malformed(place.line, &e));
+                self.table.refused(place, wrong)
+            }
+        }
+    }
+
+    /// Where an element stands; elements come in order, so each newline is counted once.
+    fn place_of(&mut self, element: &'de str) -> Place {
         let at = (element.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
         if let Some(between) = self.text.as_bytes().get(self.seen..at) {
             self.line += between.iter().filter(|b| **b == b'\n').count();
             self.seen = at;
         }
-        self.line
+        Place {
+            line: self.line,
+            start: at,
+            end: at + element.len(),
+        }
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use arrow::array::RecordBatch;
+use arrow::array::BooleanArray;
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 
 use super::columns::{Builders, Cell, Stray};
+use super::{BadRows, Decoded};
 use crate::error::{Error, Result, SqlState};
+use crate::stream::letters::{Letters, Piece, Raws, Source, Span};
 use crate::types::{DEFAULT_KEY, Evolution};
 
 /// Rows of one batch.
@@ -25,6 +28,28 @@ pub(super) struct BadCell {
     pub(super) message: String,
 }
 
+/// Where a row stands in its source.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// Its line, from 1, for errors.
+    pub(crate) line: usize,
+    /// Its first byte.
+    pub(crate) start: usize,
+    /// The byte after its last one.
+    pub(crate) end: usize,
+}
+
+impl Place {
+    fn span(self) -> Span {
+        let short = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Span {
+            line: short(self.line),
+            start: short(self.start),
+            end: short(self.end),
+        }
+    }
+}
+
 /// Collects the rows of one request.
 ///
 /// A column that has a default and is left out by a row must not become NULL there, so rows are
@@ -34,6 +59,9 @@ pub(crate) struct Table {
     index: HashMap<String, usize>,
     defaulted: Vec<usize>,
     groups: Vec<Group>,
+    source: Source,
+    bad: BadRows,
+    letters: Letters,
     /// Lines looked at beforehand: their number, their bytes, the bytes of each column's values.
     sampled: (usize, usize, Vec<usize>),
     sizes: Sizes,
@@ -54,12 +82,14 @@ struct Group {
     /// Columns that its rows leave out.
     without: Vec<usize>,
     builders: Builders,
-    batches: Vec<RecordBatch>,
+    /// Where the builders' rows stand.
+    spans: Vec<Span>,
+    pieces: Vec<Piece>,
 }
 
 impl Table {
-    /// For rows of these columns.
-    pub(crate) fn new(schema: &SchemaRef) -> Self {
+    /// For rows of these columns, read from `source`.
+    pub(crate) fn new(schema: &SchemaRef, source: Source, bad: BadRows) -> Self {
         let names = schema.fields().iter().enumerate();
         let defaulted = names
             .clone()
@@ -71,6 +101,9 @@ impl Table {
             index: names.map(|(i, f)| (f.name().clone(), i)).collect(),
             defaulted,
             groups: Vec::new(),
+            source,
+            bad,
+            letters: Letters::default(),
             sampled: (0, 0, vec![0; schema.fields().len()]),
             sizes: Sizes::default(),
             keeps: Evolution::of(schema).is_some(),
@@ -143,37 +176,98 @@ impl Table {
         .with_hint(format!("the columns are {}", shortened(&names.join(", "))))
     }
 
-    /// Adds a row: one cell per column, and what it has beside them, which is taken out. `line` is where
-    /// it stands, for errors.
+    /// Adds a row: one cell per column, and what it has beside them, which is taken out.
+    ///
+    /// # Errors
+    /// What is wrong with it, when bad rows are refused.
     pub(crate) fn push<'a>(
         &mut self,
-        line: usize,
+        place: Place,
         cells: &[Cell<'a>],
         strays: &mut Vec<Stray<'a>>,
     ) -> Result<()> {
-        check_strays(line, strays)?;
-        let group = self.group(cells);
-        let group = &mut self.groups[group];
-        let pushed = group.builders.push(line, cells, strays);
+        if let Err(e) = check_strays(place.line, strays) {
+            strays.clear();
+            return self.refused(place, e);
+        }
+        let index = self.group(cells);
+        let group = &mut self.groups[index];
+        group.spans.push(place.span());
+        let pushed = group.builders.push(place.line, cells, strays);
         strays.clear();
         if let Err((column, bad)) = pushed {
             let name = self.schema.field(column).name();
-            return Err(at(line, Some(name), bad.state, bad.message));
+            let error = at(place.line, Some(name), bad.state, bad.message);
+            self.refused(place, error)?;
         }
-        if group.builders.rows() >= BATCH_ROWS {
-            group.flush()?;
+        if self.groups[index].builders.rows() >= BATCH_ROWS {
+            self.flush(index)?;
         }
         Ok(())
     }
 
-    /// All batches.
-    pub(crate) fn finish(mut self) -> Result<Vec<RecordBatch>> {
-        let mut batches = Vec::new();
-        for group in &mut self.groups {
-            group.flush()?;
-            batches.append(&mut group.batches);
+    /// Leaves a row out.
+    ///
+    /// # Errors
+    /// `error`, when bad rows are refused.
+    pub(super) fn refused(&mut self, place: Place, error: Error) -> Result<()> {
+        match self.bad {
+            BadRows::Refuse => Err(error),
+            BadRows::Collect => self.letters.add(self.source.raw(place.span()), &error),
         }
-        Ok(batches)
+    }
+
+    /// All rows.
+    pub(crate) fn finish(mut self) -> Result<Decoded> {
+        let mut pieces = Vec::new();
+        for index in 0..self.groups.len() {
+            self.flush(index)?;
+            pieces.append(&mut self.groups[index].pieces);
+        }
+        Ok(Decoded {
+            pieces,
+            letters: self.letters,
+        })
+    }
+
+    /// Makes a batch of a group's rows, without those that turned out to be bad.
+    fn flush(&mut self, index: usize) -> Result<()> {
+        let group = &mut self.groups[index];
+        let rows = group.builders.rows();
+        if rows == 0 {
+            return Ok(());
+        }
+        let (batch, left_out, late) = group.builders.finish()?;
+        let mut spans = std::mem::take(&mut group.spans);
+        for (row, error) in late {
+            let span = spans.get(row).copied();
+            match (self.bad, span) {
+                (BadRows::Collect, Some(span)) => {
+                    self.letters.add(self.source.raw(span), &error)?;
+                }
+                _ => return Err(error),
+            }
+        }
+        let batch = match left_out.is_empty() {
+            true => batch,
+            false => {
+                let mut keep = vec![true; rows];
+                for row in left_out {
+                    keep[row] = false;
+                }
+                let mut kept = keep.iter();
+                spans.retain(|_| kept.next().copied().unwrap_or(true));
+                filter_record_batch(&batch, &BooleanArray::from(keep))?
+            }
+        };
+        if batch.num_rows() > 0 {
+            let raws = Raws::Cut {
+                source: self.source.clone(),
+                spans,
+            };
+            self.groups[index].pieces.push(Piece { batch, raws });
+        }
+        Ok(())
     }
 
     /// The group of a row; rows of one shape, which is the usual case, find it at once.
@@ -188,19 +282,11 @@ impl Table {
             self.groups.push(Group {
                 builders: Builders::new(&self.schema, &without, &std::mem::take(&mut self.sizes)),
                 without,
-                batches: Vec::new(),
+                spans: Vec::new(),
+                pieces: Vec::new(),
             });
             self.groups.len() - 1
         })
-    }
-}
-
-impl Group {
-    fn flush(&mut self) -> Result<()> {
-        if self.builders.rows() > 0 {
-            self.batches.push(self.builders.finish()?);
-        }
-        Ok(())
     }
 }
 
@@ -246,11 +332,11 @@ pub(super) fn shortened(text: &str) -> String {
     }
 }
 
-/// The body as text.
-pub(crate) fn utf8(body: &[u8]) -> Result<&str> {
-    std::str::from_utf8(body).map_err(|e| {
-        let good = &body[..e.valid_up_to()];
-        let line = 1 + good.iter().filter(|b| **b == b'\n').count();
+/// What bytes spell.
+pub(super) fn utf8(bytes: &[u8], line: usize) -> Result<&str> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        let good = &bytes[..e.valid_up_to()];
+        let line = line + good.iter().filter(|b| **b == b'\n').count();
         at(
             line,
             None,

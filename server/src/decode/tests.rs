@@ -6,7 +6,7 @@ use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
 use catalog::SqlType;
 use proptest::prelude::*;
 
-use super::{csv, json, table};
+use super::{BadRows, TextFormat, table};
 use crate::error::{Error, SqlState};
 use crate::types::{self, DEFAULT_KEY, Evolution, RESCUED};
 
@@ -40,8 +40,96 @@ fn schema() -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+fn strict(format: TextFormat, text: &str) -> Result<Vec<RecordBatch>, Error> {
+    let decoded = super::text(format, &text.to_owned().into(), &schema(), BadRows::Refuse)?;
+    assert!(decoded.letters.is_empty());
+    Ok(decoded.pieces.into_iter().map(|p| p.batch).collect())
+}
+
 fn ndjson(text: &str) -> Result<Vec<RecordBatch>, Error> {
-    json::lines(text, &schema())
+    strict(TextFormat::NdJson, text)
+}
+
+/// The values of `must` that were good, and position, bytes and code of what was not.
+type Sorted = (Vec<i64>, Vec<(String, String, &'static str)>);
+
+fn sorted(format: TextFormat, text: impl Into<bytes::Bytes>) -> Sorted {
+    let decoded = super::text(format, &text.into(), &schema(), BadRows::Collect).unwrap();
+    let mut good = Vec::new();
+    for piece in &decoded.pieces {
+        let must = piece.batch.column_by_name("must").unwrap();
+        for row in 0..piece.batch.num_rows() {
+            good.push(must.as_primitive::<Int64Type>().value(row));
+            assert!(!piece.raw(row).unwrap().bytes.is_empty());
+        }
+    }
+    let bad = decoded.letters.iter().map(|l| {
+        let bytes = String::from_utf8_lossy(&l.raw.bytes).into_owned();
+        (l.raw.position.clone().unwrap(), bytes, l.state.0)
+    });
+    (good, bad.collect())
+}
+
+fn letter(position: &str, bytes: &str, state: &'static str) -> (String, String, &'static str) {
+    (position.to_owned(), bytes.to_owned(), state)
+}
+
+#[test]
+fn bad_lines_are_left_out() {
+    let text = b"{\"must\":1,\"list\":[1]}\n{\"must\":tru}\r\n\n{\"must\":2,\"i\":\"x\",\"t\":\"y\"}\n\xff\n{\"no\":1}\n{\"must\":3,\"list\":[true]}\n{\"must\":4}";
+    let (good, bad) = sorted(TextFormat::NdJson, text.to_vec());
+    assert_eq!(good, [1, 4]);
+    assert_eq!(
+        bad,
+        [
+            letter("line 2", "{\"must\":tru}", "22P02"),
+            letter("line 4", "{\"must\":2,\"i\":\"x\",\"t\":\"y\"}", "22P02"),
+            letter("line 5", "\u{fffd}", "22021"),
+            letter("line 6", "{\"no\":1}", "42703"),
+            letter("line 7", "{\"must\":3,\"list\":[true]}", "22P02"),
+        ]
+    );
+}
+
+#[test]
+fn bad_elements_and_records_are_left_out() {
+    let (good, bad) = sorted(
+        TextFormat::JsonArray,
+        "[{\"must\":1}, 5,\n{\"must\": null}]",
+    );
+    assert_eq!(good, [1]);
+    assert_eq!(
+        bad,
+        [
+            letter("line 1", "5", "22P02"),
+            letter("line 2", "{\"must\": null}", "23502")
+        ]
+    );
+    let text = b"must,t\n1,\"a\nb\"\n2\nx,\"c\nd\"\n3,\xff\n4,e".to_vec();
+    let (good, bad) = sorted(TextFormat::Csv, text);
+    assert_eq!(good, [1, 4]);
+    assert_eq!(
+        bad,
+        [
+            letter("line 4", "2", "22P04"),
+            letter("line 5", "x,\"c\nd\"", "22P02"),
+            letter("line 7", "3,\u{fffd}", "22021"),
+        ]
+    );
+}
+
+#[test]
+fn bytes_of_rows_are_found_again() {
+    let body = "{\"must\":1}\n{\"must\":bad}\n{\"must\":2,\"def\":\"x\"}\n{\"must\":3}".into();
+    let columns = schema();
+    let decoded = super::text(TextFormat::NdJson, &body, &columns, BadRows::Collect).unwrap();
+    let raws: Vec<_> = decoded
+        .pieces
+        .iter()
+        .flat_map(|p| (0..p.batch.num_rows()).map(|row| p.raw(row).unwrap().bytes))
+        .collect();
+    let all = ["{\"must\":1}", "{\"must\":3}", "{\"must\":2,\"def\":\"x\"}"];
+    assert_eq!(raws, all);
 }
 
 fn one(text: &str) -> RecordBatch {
@@ -180,14 +268,14 @@ fn errors_name_the_line() {
             .starts_with("line 2, column \"list\"")
     );
     assert_eq!(
-        table::utf8(b"{}\n\xff").unwrap_err().to_string(),
+        table::utf8(b"{}\n\xff", 1).unwrap_err().to_string(),
         "line 2: the text is not UTF-8"
     );
 }
 
 #[test]
 fn arrays_are_read_and_name_their_lines() {
-    let read = |text: &str| json::array(text, &schema());
+    let read = |text: &str| strict(TextFormat::JsonArray, text);
     let batches = read("[\n  {\"must\": 1},\n  {\"must\": 2,\n   \"t\": \"x\"}\n]").unwrap();
     assert_eq!(batches[0].num_rows(), 2);
     assert!(read("[]").unwrap().is_empty());
@@ -207,7 +295,7 @@ fn arrays_are_read_and_name_their_lines() {
 
 #[test]
 fn csv_has_a_header_and_empty_is_null() {
-    let read = |text: &str| csv::rows(text, &schema());
+    let read = |text: &str| strict(TextFormat::Csv, text);
     let batches =
         read("must,t,b,day,j\n1,\"a,\nb\",t,2026-01-01,\"{\"\"k\"\":1}\"\n2,,,,\n").unwrap();
     let batch = &batches[0];
@@ -270,14 +358,14 @@ proptest! {
     #[test]
     fn no_text_panics(text in "\\PC*") {
         let _ = ndjson(&text);
-        let _ = json::array(&text, &schema());
-        let _ = csv::rows(&text, &schema());
+        let _ = strict(TextFormat::JsonArray, &text);
+        let _ = strict(TextFormat::Csv, &text);
     }
 
     #[test]
     fn no_value_panics(key in "(b|i|n|f|d|t|u|j|x|day|at|list)", value in "(\"\\PC{0,12}\"|-?[0-9.eE+-]{1,12}|\\[[0-9,]{0,6}\\])") {
         let _ = ndjson(&format!("{{\"must\":1,\"{key}\":{value}}}"));
-        let _ = csv::rows(&format!("must,{key}\n1,{value}"), &schema());
+        let _ = strict(TextFormat::Csv, &format!("must,{key}\n1,{value}"));
     }
 }
 

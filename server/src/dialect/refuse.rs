@@ -14,10 +14,6 @@ use crate::error::{Error, Result};
 
 /// Statements of the language that are not there yet, by their first words, with what to use instead.
 const LATER: &[(&[&str], &str)] = &[
-    (
-        &["REPLAY"],
-        "rows that break a rule are refused with their line, not kept aside",
-    ),
     (&["ERASE"], "use DELETE"),
     (&["DECLASSIFY"], "grant SELECT on a view"),
     (

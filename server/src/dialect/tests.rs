@@ -69,6 +69,10 @@ fn reads_models_secrets_grants_and_the_small_ones() {
     );
     assert!(matches!(one("flush table t"), Kind::FlushTable(_)));
     assert!(matches!(
+        one("replay dead letters for s.t where door = 'http' and attempts < 3 dry run"),
+        Kind::ReplayDeadLetters(r) if r.dry_run && r.selection.is_some()
+    ));
+    assert!(matches!(
         one("DESCRIBE HISTORY s.t"),
         Kind::DescribeHistory(_)
     ));

@@ -23,6 +23,8 @@ use url::Url;
 
 use super::Engine;
 use super::activity::Sessions;
+use super::expiry;
+use super::keys::Keys;
 use super::refresh::EngineHost;
 use super::scope::DATABASE;
 use crate::config::{Config, Secret};
@@ -32,7 +34,7 @@ use crate::governance::scram;
 use crate::jobs::clock::Clock;
 use crate::jobs::{self, Jobs};
 use crate::lake;
-use crate::stream::{DedupSpec, DirLock, Stream, StreamOptions, TableSpec, ViewSpec};
+use crate::stream::{DedupSpec, DirLock, Stream, StreamOptions, TableSpec, ViewSpec, internal};
 use crate::tasks::{self, AbortOnDrop};
 use crate::types;
 use crate::views::refresh::Pace;
@@ -58,8 +60,10 @@ impl Engine {
         lake::stores::configure(&config.storage);
         let warehouse = warehouse_url(&config)?;
         lake::stores::prove(&warehouse).await?;
-        let stream = open_stream(&config, &snapshot).await?;
+        let stream = open_stream(&config, &snapshot, &warehouse).await?;
         let base = base_state(&config, &warehouse)?;
+        let keys = Keys::new(config.idempotency_window, config.max_idempotency_keys);
+        keys.load(&base, &stream.head()).await?;
         let queries = super::QueryThreads::start()?;
         let stop = CancellationToken::new();
         let clock = Clock::open(config.data.join("clock"));
@@ -74,6 +78,8 @@ impl Engine {
             sessions: Sessions::default(),
             sources: super::sources::Sources::default(),
             stop,
+            keys: Arc::new(keys),
+            replays: Arc::default(),
             catalog: Arc::new(ArcSwap::new(snapshot)),
             ddl: tokio::sync::Mutex::new(()),
             background: Mutex::default(),
@@ -100,9 +106,24 @@ impl Engine {
                 engine.refresher.run(stop).await;
             }
         });
+        let engine = Arc::downgrade(self);
+        let stop = self.stop.clone();
+        let expiry = tasks::spawn("expiry of internal tables", async move {
+            while stop
+                .run_until_cancelled(tokio::time::sleep(expiry::PAUSE))
+                .await
+                .is_some()
+                && let Some(engine) = engine.upgrade()
+            {
+                if let Err(e) = engine.expire_internal().await {
+                    tracing::warn!(error = ?e, "cannot let old days of internal tables go");
+                }
+            }
+        });
         if let Ok(mut background) = self.background.lock() {
             background.push(AbortOnDrop::new(refresher));
             background.extend(jobs::start(self));
+            background.push(AbortOnDrop::new(expiry));
         }
     }
 }
@@ -263,18 +284,19 @@ fn directory_url(path: &Path) -> Result<Url> {
         .map_err(|()| Error::Internal("the warehouse directory has no url".to_owned()))
 }
 
-async fn open_stream(config: &Config, snapshot: &Snapshot) -> Result<Arc<Stream>> {
+async fn open_stream(config: &Config, snapshot: &Snapshot, warehouse: &Url) -> Result<Arc<Stream>> {
     let mut options = StreamOptions::new(config.data.join("wal"));
     options.flush_interval = config.flush_interval;
     options.tail_bytes = config.tail_bytes;
     options.segment_bytes = config.segment_bytes;
     options.dedup_bytes = config.dedup_bytes;
-    let tables = snapshot
+    let mut tables = snapshot
         .relations
         .iter()
         .filter(|r| matches!(r.kind, RelationKind::Table | RelationKind::StreamingTable))
         .map(|r| table_spec(snapshot, r))
         .collect::<Result<Vec<_>>>()?;
+    tables.extend(internal::prepare(warehouse).await?);
     let stream = Stream::open(options, tables).await?;
     for relation in &snapshot.relations {
         if let Some(view) = Kept::of(relation)? {

@@ -1,5 +1,5 @@
-//! `ALTER TABLE t RENAME TO n`, `ALTER TABLE t OWNER TO role`: changes of the catalog alone. Files keep
-//! their folder. `ADD COLUMN` and `ALTER COLUMN` are in `columns`.
+//! `ALTER TABLE t RENAME TO n`, `ALTER TABLE t OWNER TO role`, `ALTER TABLE t DROP CONSTRAINT c`: changes
+//! of the catalog alone. Files keep their folder. `ADD COLUMN` and `ALTER COLUMN` are in `columns`.
 
 mod columns;
 
@@ -26,8 +26,7 @@ pub(super) fn quoted(name: &str) -> String {
 }
 
 const TAG: &str = "ALTER TABLE";
-const KNOWN: &str =
-    "ALTER TABLE knows ADD COLUMN, ALTER COLUMN, RENAME TO, OWNER TO and SET (option = '…')";
+const KNOWN: &str = "ALTER TABLE knows ADD COLUMN, ALTER COLUMN, RENAME TO, OWNER TO, DROP CONSTRAINT and SET (option = '…')";
 
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &AlterTable) -> Result<Outcome> {
@@ -63,6 +62,12 @@ pub(super) async fn execute(run: &Run, s: &AlterTable) -> Result<Outcome> {
             table_name: RenameTableNameKind::To(name) | RenameTableNameKind::As(name),
         } => rename(scope, found, name).await?,
         AlterTableOperation::OwnerTo { new_owner } => give(scope, found, new_owner).await?,
+        AlterTableOperation::DropConstraint {
+            if_exists,
+            name,
+            // nothing depends on a CHECK
+            drop_behavior: _,
+        } => drop_check(scope, found, &fold(name), *if_exists).await?,
         other => return Err(refused(other)),
     }
     relations::done(run, TAG)
@@ -157,6 +162,30 @@ async fn give(scope: &Arc<Scope>, oid: Oid, owner: &Owner) -> Result<()> {
         privileges::check_schema(&catalog, &name, relation.schema, Privilege::Create)?;
     }
     relation.owner = new.oid;
+    engine
+        .commit(vec![Change::PutRelation(relation)])
+        .await
+        .map(drop)
+}
+
+/// Rows that come from now on need not keep the constraint.
+async fn drop_check(scope: &Arc<Scope>, oid: Oid, name: &str, if_exists: bool) -> Result<()> {
+    let engine = &scope.engine;
+    let _ddl = engine.ddl().await;
+    let catalog = engine.catalog();
+    let mut relation = own(scope, &catalog, oid)?.clone();
+    if relation.checks.remove(name).is_none() {
+        if if_exists {
+            return Ok(());
+        }
+        return Err(Error::refused(
+            SqlState::UNDEFINED_OBJECT,
+            format!(
+                "constraint \"{name}\" of relation \"{}\" does not exist",
+                relation.name
+            ),
+        ));
+    }
     engine
         .commit(vec![Change::PutRelation(relation)])
         .await

@@ -1,9 +1,9 @@
 //! `ALTER TABLE t SET (flush_interval = '…', retention = '…', segment_write_key = '…')`, `SET
 //! (schema_evolution = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
 //!
-//! `event_time` and the other options decide what is stored, so they are set when a table is made;
-//! `flush_interval` only decides when, `retention` how long, a key who, and `schema_evolution` what
-//! becomes of rows from now on.
+//! `event_time` and the like decide what is stored, so they are set when a table is made; `flush_interval`
+//! only decides when, `retention` how long, a key who, `schema_evolution` and `on_violation` what becomes of
+//! rows from now on.
 
 mod materialized_view;
 
@@ -58,6 +58,7 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
         match key.as_str() {
             write_key::OPTION => {}
             "flush_interval" => interval = Some(parse_duration(value)?),
+            "on_violation" => create_table::on_violation(value)?,
             "retention" => {
                 if retention::parse(Some(value))?.is_some() {
                     retention::check_table(&catalog, found)?;
@@ -69,10 +70,10 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
                     "set it in a statement of its own",
                 ));
             }
-            "dedup_key" | "dedup_window" | "event_time" | "on_violation" => {
+            "dedup_key" | "dedup_window" | "event_time" => {
                 return Err(Error::unsupported(
                     format!("option \"{key}\" cannot be changed"),
-                    "flush_interval, retention, segment_write_key and schema_evolution can: create a table with the options \
+                    "flush_interval, on_violation, retention, segment_write_key and schema_evolution can: create a table with the options \
                      and copy the rows",
                 ));
             }
@@ -81,7 +82,9 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
                     SqlState::INVALID_PARAMETER_VALUE,
                     format!("unrecognized option \"{key}\""),
                 )
-                .with_hint("flush_interval, retention and segment_write_key can be set"));
+                .with_hint(
+                    "flush_interval, on_violation, retention and segment_write_key can be set",
+                ));
             }
         }
         relation.options.insert(key.clone(), value.clone());

@@ -13,15 +13,19 @@ use datafusion::sql::sqlparser::ast::{
     TableFactor, TableWithJoins,
 };
 use futures::StreamExt;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::write::Intake;
+use super::ingest::{Delivery, Sieve};
 use super::{CopySink, Outcome, Run, ingest, query, rows};
+use crate::decode::BadRows;
 use crate::dialect::words::{fold, parts};
+use crate::engine::keys::RequestKey;
 use crate::engine::scope::{Scope, bound};
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 use crate::session::Session;
+use crate::stream::letters::Piece;
 use crate::tasks::{self, AbortOnDrop};
 use crate::types;
 use crate::values::{Columns, CopyFormat, CopyOptions, Decoder, Encoder, Header};
@@ -220,20 +224,35 @@ fn copy_in(
     let taken = taken_schema(relation, columns)?;
     let names: Vec<String> = taken.fields().iter().map(|f| f.name().clone()).collect();
     let options = understand(run, options, legacy, &names)?;
-    let intake = Intake::new(&run.scope, relation)?;
+    let sieve = Sieve::new(&run.scope, relation, BadRows::Refuse)?;
     let binary = options.format == CopyFormat::Binary;
+    let decoder = Decoder::new(options, taken)?;
+    let session = run.session()?;
+    let key = session.idempotency_key().map(|key| {
+        let mut hash = Sha256::new();
+        hash.update((run.statement.text.len() as u64).to_le_bytes());
+        hash.update(run.statement.text.as_bytes());
+        (key, hash)
+    });
+    if key.is_some() && relation.kind != RelationKind::StreamingTable {
+        return Err(ingest::no_keys(relation));
+    }
     Ok(Outcome::CopyIn(Box::new(Sink {
         scope: Arc::clone(&run.scope),
-        session: run.session()?,
+        session,
         relation: relation.clone(),
         columns: names.len(),
         binary,
-        decoder: Decoder::new(options, taken)?,
-        intake,
+        decoder: match sieve.bad_rows() {
+            BadRows::Collect => decoder.collecting(),
+            BadRows::Refuse => decoder,
+        },
+        sieve,
         kept: Vec::new(),
         bytes: 0,
         writer: None,
         rows: 0,
+        key,
     })))
 }
 
@@ -275,11 +294,13 @@ struct Sink {
     columns: usize,
     binary: bool,
     decoder: Decoder,
-    intake: Intake,
+    sieve: Sieve,
     kept: Vec<RecordBatch>,
     bytes: usize,
     writer: Option<Writer>,
     rows: u64,
+    /// The session's idempotency key, and what makes the copy the same: its text and data.
+    key: Option<(String, Sha256)>,
 }
 
 struct Writer {
@@ -298,16 +319,21 @@ impl CopySink for Sink {
     }
 
     async fn feed(&mut self, data: Bytes) -> Result<()> {
-        for batch in self.decoder.feed(&data)? {
-            self.take(&batch).await?;
+        if let Some((_, hash)) = &mut self.key {
+            hash.update(&data);
         }
-        Ok(())
+        for piece in self.decoder.feed(&data)? {
+            self.take(piece).await?;
+        }
+        self.sieve.letters.append(self.decoder.take_letters())
     }
 
     async fn finish(mut self: Box<Self>) -> Result<u64> {
-        if let Some(batch) = self.decoder.finish()? {
-            self.take(&batch).await?;
+        if let Some(piece) = self.decoder.finish()? {
+            self.take(piece).await?;
         }
+        let mut letters = std::mem::take(&mut self.sieve.letters);
+        letters.append(self.decoder.take_letters())?;
         let lsn = match self.writer.take() {
             Some(Writer { queue, done }) => {
                 drop(queue);
@@ -320,9 +346,18 @@ impl CopySink for Sink {
                 self.scope.engine.stream.head().visible
             }
             None => {
-                let kept = std::mem::take(&mut self.kept);
-                let stored = ingest::append(&self.scope, &self.relation, kept).await?;
+                let rows = std::mem::take(&mut self.kept);
+                let delivery = Delivery {
+                    key: match self.key.take() {
+                        Some((key, data)) => Some(RequestKey::of_hash(&key, data)?),
+                        None => None,
+                    },
+                    ..Delivery::by("copy")
+                };
+                let stored =
+                    ingest::append(&self.scope, &self.relation, rows, letters, delivery).await?;
                 self.rows = stored.accepted;
+                ingest::tell(&self.session, &stored);
                 stored.lsn
             }
         };
@@ -334,8 +369,14 @@ impl CopySink for Sink {
 }
 
 impl Sink {
-    async fn take(&mut self, batch: &RecordBatch) -> Result<()> {
-        let batch = self.intake.apply(batch)?;
+    async fn take(&mut self, piece: Piece) -> Result<()> {
+        for batch in self.sieve.sift(piece)? {
+            self.keep(batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep(&mut self, batch: RecordBatch) -> Result<()> {
         self.rows += batch.num_rows() as u64;
         if self.relation.kind == RelationKind::StreamingTable {
             self.bytes += batch.get_array_memory_size();

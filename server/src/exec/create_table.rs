@@ -26,6 +26,8 @@ use crate::error::{Error, Result, SqlState};
 use crate::governance::write_key;
 use crate::types::{Evolution, RESCUED};
 
+pub(super) use options::on_violation;
+
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &CreateTable) -> Result<Outcome> {
     refuse(s)?;

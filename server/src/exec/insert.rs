@@ -8,14 +8,18 @@ use catalog::{Change, Privilege, Relation, RelationKind, SqlType};
 use datafusion::sql::sqlparser::ast::{Insert, Query, Statement as Ast, TableObject};
 use futures::StreamExt;
 
+use super::ingest::{Delivery, Sieve, Stored};
 use super::write::{Intake, generated_always};
 use super::{Outcome, Run, ingest, lineage, query, rows};
+use crate::decode::BadRows;
 use crate::dialect::refuse::clause;
 use crate::dialect::words::parts;
+use crate::engine::keys::RequestKey;
 use crate::engine::scope::bound;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 use crate::session::Description;
+use crate::stream::letters::Piece;
 
 /// Stores the query's rows, all or none.
 pub(super) async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
@@ -27,7 +31,6 @@ pub(super) async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
         Privilege::Insert,
     )?;
     run.scope.touch(relation.oid);
-    let intake = Intake::new(&run.scope, relation)?;
     let source = with_defaults(source, relation, &columns)?;
     let (state, plan) = query::plan(&run.scope, bound(source)?, &run.params).await?;
     check_width(insert, &columns, plan.schema().fields().len())?;
@@ -36,18 +39,34 @@ pub(super) async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
     let named = move |batch: RecordBatch| named(&columns, &batch);
     let stored = if relation.kind == RelationKind::StreamingTable {
         let limit = run.scope.engine.config.tail_bytes / 2;
-        let batches = gather(stream, limit, |batch| intake.apply(&named(batch)?)).await?;
-        let stored = ingest::append(&run.scope, relation, batches).await?;
-        (stored.accepted, stored.lsn)
+        let mut sieve = Sieve::new(&run.scope, relation, BadRows::Refuse)?;
+        let mut next_row = 1;
+        let rows = gather(stream, limit, |batch| {
+            let piece = Piece::arrow(named(batch)?, next_row);
+            next_row += piece.batch.num_rows() as u64;
+            sieve.sift(piece)
+        })
+        .await?;
+        let delivery = Delivery {
+            key: key(run)?,
+            ..Delivery::by("insert")
+        };
+        ingest::append(&run.scope, relation, rows, sieve.letters, delivery).await?
     } else {
+        if key(run)?.is_some() {
+            return Err(ingest::no_keys(relation));
+        }
+        let intake = Intake::new(&run.scope, relation)?;
         let batches = stream.map(|batch| intake.apply(&named(batch?)?));
-        let count = run
-            .scope
-            .engine
-            .stream
-            .lake_append(relation.oid, Box::pin(batches))
-            .await?;
-        (count, run.scope.engine.stream.head().visible)
+        let log = &run.scope.engine.stream;
+        let accepted = log.lake_append(relation.oid, Box::pin(batches)).await?;
+        Stored {
+            accepted,
+            rejected: 0,
+            duplicate: 0,
+            lsn: log.head().visible,
+            again: false,
+        }
     };
     if !reads.is_empty() {
         run.scope
@@ -58,14 +77,26 @@ pub(super) async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
     finish(run, stored)
 }
 
-fn finish(run: &Run, (count, lsn): (u64, crate::stream::head::Lsn)) -> Result<Outcome> {
+fn finish(run: &Run, stored: Stored) -> Result<Outcome> {
     let session = run.session()?;
-    session.with_settings(|s| s.set_last_token(&super::token::of(lsn)));
+    session.with_settings(|s| s.set_last_token(&super::token::of(stored.lsn)));
+    ingest::tell(&session, &stored);
+    let count = stored.accepted;
     session.with_transaction(|t| t.note_write("INSERT"));
     Ok(Outcome::Command {
         tag: format!("INSERT 0 {count}"),
         rows: Some(count),
     })
+}
+
+/// The session's idempotency key for this statement: what makes it the same is its text and parameters.
+fn key(run: &Run) -> Result<Option<RequestKey>> {
+    let Some(key) = run.session()?.idempotency_key() else {
+        return Ok(None);
+    };
+    let params = format!("{:?}", run.params);
+    let parts = [run.statement.text.as_bytes(), params.as_bytes()];
+    RequestKey::new(&key, &parts).map(Some)
 }
 
 /// Parameters of an INSERT take the types of the columns they go to.
@@ -308,13 +339,14 @@ fn named(columns: &[String], batch: &RecordBatch) -> Result<RecordBatch> {
 async fn gather(
     mut stream: datafusion::execution::SendableRecordBatchStream,
     limit: usize,
-    make: impl Fn(RecordBatch) -> Result<RecordBatch>,
+    mut make: impl FnMut(RecordBatch) -> Result<Vec<RecordBatch>>,
 ) -> Result<Vec<RecordBatch>> {
     let mut batches = Vec::new();
     let mut bytes = 0;
     while let Some(batch) = stream.next().await {
-        let batch = make(batch?)?;
-        bytes += batch.get_array_memory_size();
+        let made = make(batch?)?;
+        let sizes = made.iter().map(RecordBatch::get_array_memory_size);
+        bytes += sizes.sum::<usize>();
         if bytes > limit {
             return Err(Error::refused(
                 SqlState::OUT_OF_MEMORY,
@@ -322,7 +354,7 @@ async fn gather(
             )
             .with_hint("insert them in several statements"));
         }
-        batches.push(batch);
+        batches.extend(made);
     }
     Ok(batches)
 }

@@ -3,12 +3,15 @@
 //! INSERT, COPY, the ingest doors and the new rows of UPDATE and MERGE all pass here.
 
 mod cast;
+#[cfg(test)]
+mod tests;
 
 pub(super) use cast::to_column;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, new_null_array};
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use catalog::{Relation, SqlType};
@@ -97,6 +100,152 @@ impl Intake {
     /// 42703, 428C9, 22P02, 22003, 22001, 23502, 23514: none of the batch is to be stored then.
     pub(super) fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         self.check_names(batch.schema_ref())?;
+        let arrays = self.columns(batch)?;
+        self.check_nulls(&arrays)?;
+        let batch = self.batch(arrays, batch.num_rows())?;
+        self.check_checks(&batch)?;
+        Ok(batch)
+    }
+
+    /// As [`Self::apply`], but takes the good rows of a batch and tells of the bad ones.
+    ///
+    /// # Errors
+    /// 42703, 428C9, 42804: what is wrong with the columns is no row's fault.
+    pub(super) fn sort(&self, batch: &RecordBatch) -> Result<Sorted> {
+        let mut sorted = Sorted::default();
+        match self.apply(batch) {
+            Ok(rows) => sorted.good.push(rows),
+            Err(e) if !is_rows_fault(&e) => return Err(e),
+            Err(_) => {
+                let mut good = Vec::new();
+                self.halve(batch, 0, &mut good, &mut sorted.bad)?;
+                // in few pieces again, in their order
+                if let Some(first) = good.first() {
+                    sorted.good.push(concat_batches(first.schema_ref(), &good)?);
+                }
+            }
+        }
+        Ok(sorted)
+    }
+
+    /// Casts whole pieces where they pass and halves where they do not; constraints are looked up row
+    /// by row in what was cast.
+    fn halve(
+        &self,
+        batch: &RecordBatch,
+        first: usize,
+        good: &mut Vec<RecordBatch>,
+        bad: &mut Vec<(usize, Error)>,
+    ) -> Result<()> {
+        let rows = batch.num_rows();
+        match self.constrained(batch) {
+            Ok((kept, broken)) => {
+                if kept.num_rows() > 0 {
+                    good.push(kept);
+                }
+                bad.extend(broken.into_iter().map(|(row, e)| (first + row, e)));
+                Ok(())
+            }
+            Err(e) if rows == 0 || !is_rows_fault(&e) => Err(e),
+            Err(e) if rows == 1 => {
+                bad.push((first, e));
+                Ok(())
+            }
+            Err(_) => {
+                let half = rows / 2;
+                self.halve(&batch.slice(0, half), first, good, bad)?;
+                self.halve(&batch.slice(half, rows - half), first + half, good, bad)
+            }
+        }
+    }
+
+    /// The rows that keep the table's constraints, and those that do not.
+    fn constrained(&self, batch: &RecordBatch) -> Result<(RecordBatch, Vec<(usize, Error)>)> {
+        let rows = batch.num_rows();
+        let arrays = self.columns(batch)?;
+        let mut keep = vec![true; rows];
+        let mut broken = Vec::new();
+        let mut breaks = |row: usize, error: Error| {
+            if std::mem::replace(&mut keep[row], false) {
+                broken.push((row, error));
+            }
+        };
+        for (column, array) in self.relation.columns.iter().zip(&arrays) {
+            if column.nullable || array.null_count() == 0 {
+                continue;
+            }
+            let nulls = (0..rows).filter(|row| array.is_null(*row));
+            nulls.for_each(|row| breaks(row, self.null_in(&column.name)));
+        }
+        // checks are asked of rows whose columns hold what they may
+        let loose: Vec<_> = self
+            .schema
+            .fields()
+            .iter()
+            .map(|f| f.as_ref().clone().with_nullable(true))
+            .collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let all = RecordBatch::try_new_with_options(
+            Arc::new(Schema::new(loose)),
+            arrays.clone(),
+            &options,
+        )?;
+        for (name, expr) in &self.checks {
+            let holds = evaluate(expr, &all)?;
+            let holds = holds.as_boolean_opt();
+            let fails = |row: &usize| holds.is_none_or(|h| h.is_valid(*row) && !h.value(*row));
+            (0..rows)
+                .filter(fails)
+                .for_each(|row| breaks(row, self.broken_check(name)));
+        }
+        if broken.is_empty() {
+            return Ok((self.batch(arrays, rows)?, broken));
+        }
+        broken.sort_by_key(|(row, _)| *row);
+        let kept = filter_record_batch(&all, &BooleanArray::from(keep))?;
+        let rows = kept.num_rows();
+        Ok((self.batch(kept.columns().to_vec(), rows)?, broken))
+    }
+
+    /// Given rows as they can be read again elsewhere: texts for columns of JSON are JSON, and times
+    /// without a zone are those of this session.
+    pub(super) fn readable(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let given = batch.schema_ref().fields().iter().zip(batch.columns());
+        let (fields, arrays): (Vec<_>, Vec<_>) = given
+            .map(|(field, array)| {
+                let same = (field.as_ref().clone(), Arc::clone(array));
+                let mut columns = self.relation.columns.iter().enumerate();
+                let Some((at, column)) = columns.find(|(_, c)| c.name == *field.name()) else {
+                    return same;
+                };
+                let own = self.schema.field(at).clone().with_nullable(true);
+                match column.sql_type {
+                    SqlType::Json | SqlType::Jsonb if field.data_type() == own.data_type() => {
+                        (own, same.1)
+                    }
+                    SqlType::Timestamptz if field.data_type() != own.data_type() => {
+                        match cast::to_column(array, own.data_type(), column, &self.zone) {
+                            Ok(cast) => (own, cast),
+                            Err(_) => same,
+                        }
+                    }
+                    _ => same,
+                }
+            })
+            .unzip();
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let schema = Arc::new(Schema::new(fields));
+        Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
+    }
+
+    fn batch(&self, arrays: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let schema = Arc::clone(&self.schema);
+        Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
+    }
+
+    /// The table's columns, cast, defaulted and generated.
+    fn columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
         let rows = batch.num_rows();
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
         for (at, column) in self.relation.columns.iter().enumerate() {
@@ -112,11 +261,7 @@ impl Intake {
             arrays.push(array);
         }
         self.fill_generated(&mut arrays, rows)?;
-        self.check_nulls(&arrays)?;
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;
-        self.check_checks(&batch)?;
-        Ok(batch)
+        Ok(arrays)
     }
 
     fn check_names(&self, given: &Schema) -> Result<()> {
@@ -174,16 +319,20 @@ impl Intake {
     fn check_nulls(&self, arrays: &[ArrayRef]) -> Result<()> {
         for (column, array) in self.relation.columns.iter().zip(arrays) {
             if !column.nullable && array.null_count() > 0 {
-                return Err(Error::refused(
-                    SqlState::NOT_NULL_VIOLATION,
-                    format!(
-                        "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
-                        column.name, self.relation.name
-                    ),
-                ));
+                return Err(self.null_in(&column.name));
             }
         }
         Ok(())
+    }
+
+    fn null_in(&self, column: &str) -> Error {
+        Error::refused(
+            SqlState::NOT_NULL_VIOLATION,
+            format!(
+                "null value in column \"{column}\" of relation \"{}\" violates not-null constraint",
+                self.relation.name
+            ),
+        )
     }
 
     fn check_checks(&self, batch: &RecordBatch) -> Result<()> {
@@ -193,17 +342,36 @@ impl Intake {
                 .as_boolean_opt()
                 .is_none_or(|b| b.iter().any(|v| v == Some(false)));
             if broken {
-                return Err(Error::refused(
-                    SqlState::CHECK_VIOLATION,
-                    format!(
-                        "new row for relation \"{}\" violates check constraint \"{name}\"",
-                        self.relation.name
-                    ),
-                ));
+                return Err(self.broken_check(name));
             }
         }
         Ok(())
     }
+
+    fn broken_check(&self, name: &str) -> Error {
+        Error::refused(
+            SqlState::CHECK_VIOLATION,
+            format!(
+                "new row for relation \"{}\" violates check constraint \"{name}\"",
+                self.relation.name
+            ),
+        )
+    }
+}
+
+/// The rows of a batch, told apart.
+#[derive(Debug, Default)]
+pub(super) struct Sorted {
+    /// Rows of the table, in the order they came in.
+    pub(super) good: Vec<RecordBatch>,
+    /// Places in the batch with the reason, ascending.
+    pub(super) bad: Vec<(usize, Error)>,
+}
+
+/// True for what is wrong with a value, not with the batch or the server.
+fn is_rows_fault(e: &Error) -> bool {
+    let SqlState(code) = e.state();
+    code.starts_with("22") || code.starts_with("23")
 }
 
 /// The refusal of a value for a generated column.

@@ -1,20 +1,32 @@
 //! Messages → batches of a table's columns.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use bytes::Bytes;
+use serde_json::Value;
 
 use super::avro::Avro;
-use super::messages::{Message, Messages};
+use super::messages::{Message, Messages, hex};
 use super::options::{Beside, Format, Options};
 use crate::decode::columns::Cell;
-use crate::decode::json;
-use crate::decode::table::Table;
+use crate::decode::table::{Place, Table};
+use crate::decode::{BadRows, json};
 use crate::error::{Error, Result, SqlState};
+use crate::stream::letters::{Form, Raw, Source};
+use crate::types::TYPE_KEY;
 
 /// Messages looked at to find out how much memory the columns will take.
 const SAMPLE: usize = 16;
+
+/// Errors tell of the line inside a message; which message it is, is told elsewhere.
+const MESSAGE: Place = Place {
+    line: 1,
+    start: 0,
+    end: 0,
+};
 
 /// Makes batches of messages; keeps what it learnt of schemas.
 #[derive(Debug)]
@@ -70,6 +82,25 @@ impl Decoder {
     }
 }
 
+/// A message as it came, for a dead letter: what stood beside its value is the context.
+pub fn raw(options: &Options, messages: &Messages, message: &Message, schema: &Schema) -> Raw {
+    let columns = Columns::of(options, schema);
+    let context = columns.map(|c| c.context(messages, message, schema));
+    Raw {
+        bytes: Bytes::copy_from_slice(messages.value(message).unwrap_or_default()),
+        form: match options.format {
+            Format::Json => Form::Json,
+            Format::Avro => Form::Avro,
+            Format::Raw => Form::Message,
+        },
+        context: context.ok().flatten().map(Arc::from),
+        position: Some(format!(
+            "{}/{}/{}",
+            options.topic, message.partition, message.offset
+        )),
+    }
+}
+
 /// The columns that are filled from beside a message's value.
 #[derive(Debug)]
 pub(super) struct Columns<'o> {
@@ -113,13 +144,43 @@ impl<'o> Columns<'o> {
                 .collect(),
             topic: self.topic,
         };
-        let mut table = Table::new(&schema);
-        let mut cells = vec![Cell::Absent; table.width()];
-        for (number, message) in chosen.enumerate() {
+        let mut rows = table(&schema);
+        let mut cells = vec![Cell::Absent; rows.width()];
+        for message in chosen {
             own.fill(&mut cells, messages, message);
-            table.push(number + 1, &cells, &mut Vec::new())?;
+            rows.push(MESSAGE, &cells, &mut Vec::new())?;
         }
-        Ok(table.finish()?.pop())
+        Ok(batches(rows)?.pop())
+    }
+
+    /// The values of these columns as a JSON object, in the form in which a row may bring them.
+    fn context(&self, messages: &Messages, message: &Message, schema: &Schema) -> Option<String> {
+        let mut object = serde_json::Map::new();
+        for (what, at) in &self.columns {
+            let field = schema.field(*at);
+            let value = match what {
+                Beside::Key => messages.key(message).map(|key| match field.data_type() {
+                    DataType::Binary => Value::from(hex(key)),
+                    _ => Value::from(String::from_utf8_lossy(key)),
+                }),
+                Beside::Headers => messages.headers(message).map(|headers| {
+                    let text = String::from_utf8_lossy(headers);
+                    match field.metadata().contains_key(TYPE_KEY) {
+                        true => serde_json::from_str(&text).unwrap_or_default(),
+                        false => Value::from(text),
+                    }
+                }),
+                Beside::Timestamp => message.micros.and_then(|micros| {
+                    let at = chrono::DateTime::from_timestamp_micros(micros)?;
+                    Some(Value::from(at.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()))
+                }),
+                Beside::Topic => Some(Value::from(self.topic)),
+                Beside::Partition => Some(Value::from(message.partition)),
+                Beside::Offset => Some(Value::from(message.offset)),
+            };
+            object.insert(field.name().clone(), value.unwrap_or(Value::Null));
+        }
+        (!object.is_empty()).then(|| Value::Object(object).to_string())
     }
 
     fn fill<'m>(&self, cells: &mut [Cell<'m>], messages: &'m Messages, message: &'m Message)
@@ -166,28 +227,28 @@ fn json_rows(
             .value(message)
             .and_then(|bytes| std::str::from_utf8(bytes).ok()),
     };
-    let mut table = Table::new(schema);
-    let mut cells = vec![Cell::Absent; table.width()];
+    let mut rows = table(schema);
+    let mut cells = vec![Cell::Absent; rows.width()];
     let mut strays = Vec::new();
     for message in chosen.iter().take(SAMPLE) {
         if let Some(text) = text_of(message)
-            && json::object(1, text, &table, &mut cells, &mut strays).is_ok()
+            && json::read(&rows, &mut cells, &mut strays, text, 1).is_ok()
         {
-            table.sample(text.len(), &cells);
+            rows.sample(text.len(), &cells);
         }
     }
     let bytes: usize = chosen
         .iter()
         .filter_map(|m| Messages::place(m).map(|p| p.len()))
         .sum();
-    table.expect(bytes);
-    for (at, message) in chosen.iter().enumerate() {
+    rows.expect(bytes);
+    for message in chosen {
         let text = text_of(message).ok_or_else(not_utf8)?;
-        json::object(at + 1, text, &table, &mut cells, &mut strays)?;
+        json::read(&rows, &mut cells, &mut strays, text, 1)?;
         beside.fill(&mut cells, messages, message);
-        table.push(at + 1, &cells, &mut strays)?;
+        rows.push(MESSAGE, &cells, &mut strays)?;
     }
-    table.finish()
+    batches(rows)
 }
 
 fn raw_rows(
@@ -197,16 +258,31 @@ fn raw_rows(
     beside: &Columns<'_>,
     column: usize,
 ) -> Result<Vec<RecordBatch>> {
-    let mut table = Table::new(schema);
-    let mut cells = vec![Cell::Absent; table.width()];
-    for (at, message) in chosen.iter().enumerate() {
+    let mut rows = table(schema);
+    let mut cells = vec![Cell::Absent; rows.width()];
+    for message in chosen {
         beside.fill(&mut cells, messages, message);
         if let Some(cell) = cells.get_mut(column) {
             *cell = messages.value(message).map_or(Cell::Null, Cell::Bytes);
         }
-        table.push(at + 1, &cells, &mut Vec::new())?;
+        rows.push(MESSAGE, &cells, &mut Vec::new())?;
     }
-    table.finish()
+    batches(rows)
+}
+
+/// A table of rows that are taken all or none.
+fn table(schema: &SchemaRef) -> Table {
+    let nothing = Source::Text {
+        text: Bytes::new(),
+        form: Form::Json,
+        context: None,
+    };
+    Table::new(schema, nothing, BadRows::Refuse)
+}
+
+fn batches(rows: Table) -> Result<Vec<RecordBatch>> {
+    let pieces = rows.finish()?.pieces;
+    Ok(pieces.into_iter().map(|piece| piece.batch).collect())
 }
 
 fn not_utf8() -> Error {

@@ -184,15 +184,20 @@ fn headers_json<H: Headers>(headers: &H) -> String {
 }
 
 fn text_of(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => text.to_owned(),
-        _ => bytes.iter().fold("\\x".to_owned(), |mut text, byte| {
-            // writing into a String cannot fail
-            let _ = write!(text, "{byte:02x}");
-            text
-        }),
+        _ => hex(bytes),
     }
+}
+
+/// Bytes as PostgreSQL prints them.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold("\\x".to_owned(), |mut text, byte| {
+        // writing into a String cannot fail
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

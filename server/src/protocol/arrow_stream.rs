@@ -12,7 +12,9 @@ use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use bytes::{Buf, Bytes};
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
+use sha2::{Digest, Sha256};
 
+use crate::engine::keys::RequestKey;
 use crate::error::{Error, Result, SqlState};
 
 /// Rows of one batch.
@@ -27,6 +29,8 @@ pub(super) struct Batches {
     decoder: FlightDataDecoder,
     schema: Option<SchemaRef>,
     size: usize,
+    whole: Option<(String, Sha256)>,
+    key: Option<RequestKey>,
 }
 
 impl Batches {
@@ -47,6 +51,8 @@ impl Batches {
             decoder: FlightDataDecoder::new(data),
             schema: None,
             size: 0,
+            whole: None,
+            key: None,
         }
     }
 
@@ -95,6 +101,24 @@ impl Batches {
         self.size
     }
 
+    /// The idempotency key that came with the last batch, for that batch alone.
+    pub(super) fn take_key(&mut self) -> Option<RequestKey> {
+        self.key.take()
+    }
+
+    /// True when the schema came with a key, which is for all batches together.
+    pub(super) fn has_key_for_all(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    /// The key that came with the schema; to be asked after the last batch.
+    pub(super) fn take_key_for_all(&mut self) -> Result<Option<RequestKey>> {
+        let whole = self.whole.take();
+        whole
+            .map(|(k, hash)| RequestKey::of_hash(&k, hash))
+            .transpose()
+    }
+
     /// One message: its batch, or nothing for a schema.
     async fn message(&mut self) -> Result<Option<Option<RecordBatch>>> {
         // arrow's reader has assertions that a hostile message may reach: that is the client's error
@@ -104,12 +128,20 @@ impl Batches {
             Ok(Some(decoded)) => decoded.map_err(stream_error)?,
             Err(_) => return Err(malformed("the Arrow data is malformed")),
         };
-        if !decoded.inner.app_metadata.is_empty() {
-            return Err(Error::unsupported(
-                "idempotency keys are not supported yet",
-                "send rows without app_metadata",
-            ));
+        let FlightData {
+            app_metadata,
+            data_header,
+            data_body,
+            ..
+        } = &decoded.inner;
+        if let Some((_, hash)) = &mut self.whole {
+            hash.update(data_header);
+            hash.update(data_body);
         }
+        let key = match app_metadata.is_empty() {
+            true => None,
+            false => Some(key_text(app_metadata)?),
+        };
         match decoded.payload {
             DecodedPayload::None => Ok(Some(None)),
             DecodedPayload::Schema(_) if self.schema.is_some() => {
@@ -117,14 +149,30 @@ impl Batches {
             }
             DecodedPayload::Schema(schema) => {
                 self.schema = Some(schema);
+                self.whole = key.map(|key| (key.to_owned(), Sha256::new()));
                 Ok(Some(None))
             }
             DecodedPayload::RecordBatch(batch) => {
-                self.size = decoded.inner.data_body.len();
+                if key.is_some() && self.whole.is_some() {
+                    return Err(malformed(
+                        "a batch has an idempotency key, and the whole stream has one too",
+                    ));
+                }
+                let key = key.map(|k| RequestKey::new(k, &[data_header, data_body]));
+                self.key = key.transpose()?;
+                self.size = data_body.len();
                 Ok(Some(Some(batch)))
             }
         }
     }
+}
+
+/// An idempotency key as application metadata: its text.
+fn key_text(metadata: &Bytes) -> Result<&str> {
+    std::str::from_utf8(metadata).map_err(|_| {
+        Error::refused(SqlState::INVALID_PARAMETER_VALUE, "invalid idempotency key")
+            .with_detail("app_metadata is not UTF-8")
+    })
 }
 
 /// A message that does not follow the protocol.

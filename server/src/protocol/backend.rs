@@ -4,16 +4,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
-use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 
 use super::calls::SessionCalls;
 use super::pg::Authenticator;
+use crate::decode::Decoded;
 use crate::engine::Engine;
+use crate::engine::keys::RequestKey;
 use crate::error::Result;
 use crate::governance::write_key;
-use crate::session::{Door, Receipt, Session};
+use crate::session::{Door, IngestTable, Receipt, Session};
 use crate::stream::line::Turn;
 
 /// The database behind a door.
@@ -57,12 +57,13 @@ pub trait DataCalls: SessionCalls {
         &self,
         schema: &str,
         table: &str,
-        batches: Vec<RecordBatch>,
+        rows: Decoded,
         turn: Turn,
+        key: Option<RequestKey>,
     ) -> Result<Receipt>;
 
-    /// Columns that [`DataCalls::ingest`] takes for that table.
-    async fn ingest_schema(&self, schema: &str, table: &str) -> Result<SchemaRef>;
+    /// What [`DataCalls::ingest`] takes for that table.
+    async fn ingest_table(&self, schema: &str, table: &str) -> Result<IngestTable>;
 }
 
 /// The real database.
@@ -119,13 +120,14 @@ impl DataCalls for Session {
         &self,
         schema: &str,
         table: &str,
-        batches: Vec<RecordBatch>,
+        rows: Decoded,
         turn: Turn,
+        key: Option<RequestKey>,
     ) -> Result<Receipt> {
-        self.ingest(schema, table, batches, turn).await
+        self.ingest(schema, table, rows, turn, key).await
     }
 
-    async fn ingest_schema(&self, schema: &str, table: &str) -> Result<SchemaRef> {
-        self.ingest_schema(schema, table).await
+    async fn ingest_table(&self, schema: &str, table: &str) -> Result<IngestTable> {
+        self.ingest_table(schema, table).await
     }
 }

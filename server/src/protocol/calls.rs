@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use datafusion::common::ScalarValue;
 
 use crate::dialect::Statement;
-use crate::error::Result;
+use crate::error::{Report, Result};
 use crate::exec::Outcome;
 use crate::session::{Description, Session, TransactionStatus};
 
@@ -39,6 +39,10 @@ pub trait SessionCalls: Send + Sync {
     fn set(&self, name: &str, value: &str) -> Result<()>;
     /// Settings to report that changed since the last call.
     fn take_reported_changes(&self) -> Vec<(String, String)>;
+    /// What is to be told besides the next answer.
+    fn take_notices(&self) -> Vec<Report> {
+        Vec::new()
+    }
     /// Cancels the running statement.
     fn cancel_running(&self);
 }
@@ -83,6 +87,10 @@ impl SessionCalls for Session {
 
     fn take_reported_changes(&self) -> Vec<(String, String)> {
         self.take_reported_changes()
+    }
+
+    fn take_notices(&self) -> Vec<Report> {
+        self.take_notices()
     }
 
     fn cancel_running(&self) {

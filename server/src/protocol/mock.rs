@@ -16,11 +16,13 @@ use tokio::sync::Notify;
 
 use super::backend::{Backend, DataCalls, Keyed};
 use super::calls::SessionCalls;
+use crate::decode::{BadRows, Decoded};
 use crate::dialect::{self, Statement};
+use crate::engine::keys::RequestKey;
 use crate::error::{Error, Result, SqlState};
 use crate::exec::Outcome;
 use crate::governance::scram::make_verifier;
-use crate::session::{Description, Door, Receipt, TransactionStatus};
+use crate::session::{Description, Door, IngestTable, Receipt, TransactionStatus};
 use crate::stream::line::Turn;
 use crate::types;
 
@@ -299,12 +301,15 @@ impl DataCalls for MockSession {
         &self,
         schema: &str,
         table: &str,
-        batches: Vec<RecordBatch>,
+        rows: Decoded,
         mut turn: Turn,
+        key: Option<RequestKey>,
     ) -> Result<Receipt> {
-        self.ingest_schema(schema, table).await?;
+        self.ingest_table(schema, table).await?;
         turn.come().await?;
         let table = self.db.table(table);
+        let rejected = rows.letters.len();
+        let batches: Vec<_> = rows.pieces.into_iter().map(|p| p.batch).collect();
         let accepted = batches.iter().map(|b| b.num_rows() as u64).sum();
         let mut stored = table.batches.lock().unwrap();
         stored.extend(batches);
@@ -312,18 +317,23 @@ impl DataCalls for MockSession {
         turn.over();
         Ok(Receipt {
             accepted,
-            duplicate: 0,
+            rejected: rejected as u64,
+            again: key.is_some(),
             token: format!("weir-{rows}"),
+            ..Receipt::default()
         })
     }
 
-    async fn ingest_schema(&self, schema: &str, table: &str) -> Result<SchemaRef> {
+    async fn ingest_table(&self, schema: &str, table: &str) -> Result<IngestTable> {
         if table == "forbidden" {
             return Err(Error::denied("table", table));
         }
         let tables = self.db.tables.lock().unwrap();
         match tables.get(table).filter(|_| schema == "public") {
-            Some(table) => Ok(Arc::clone(&table.schema)),
+            Some(table) => Ok(IngestTable {
+                columns: Arc::clone(&table.schema),
+                bad_rows: BadRows::Refuse,
+            }),
             None => Err(Error::undefined_table(table)),
         }
     }

@@ -266,6 +266,13 @@ const KNOWN: &[Known] = &[
         "wait until the cut contains this token",
     ),
     known(
+        "weir.idempotency_key",
+        "",
+        Rule::Text,
+        false,
+        "key of the next INSERT or COPY into a streaming table: sent again, it is not stored again",
+    ),
+    known(
         "weir.last_token",
         "",
         Rule::Fixed,
@@ -402,6 +409,12 @@ impl Settings {
             Ok(version) => TableVersion::Version(version),
             Err(_) => TableVersion::Timestamp(text),
         })
+    }
+
+    /// Takes `weir.idempotency_key` back.
+    pub fn forget_idempotency_key(&mut self) {
+        self.values
+            .insert("weir.idempotency_key".to_owned(), String::new());
     }
 
     /// Notes the token of a write.

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use catalog::{Oid, Relation};
 use tokio_util::sync::CancellationToken;
 
 use super::rows::{Sieve, Sifted};
+use crate::decode::BadRows;
 use crate::engine::Engine;
 use crate::engine::activity::now_micros;
 use crate::engine::scope::{Caller, Scope};
@@ -20,11 +22,12 @@ use crate::engine::sources::Notes;
 use crate::error::{Error, Result, SqlState};
 use crate::exec::ingest;
 use crate::kafka::client::{Client, Polled};
-use crate::kafka::decode::Decoder;
+use crate::kafka::decode::{self, Decoder};
 use crate::kafka::messages::Messages;
 use crate::kafka::options::{OnGap, Options, Start};
 use crate::metrics;
 use crate::stream::is_tail_full;
+use crate::stream::letters::Letters;
 use crate::stream::position::Positions;
 use crate::system::{SourcePartition, SourceState};
 
@@ -33,6 +36,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long one attempt waits for room in the log.
 const ROOM: Duration = Duration::from_secs(1);
+/// What the door is called.
+const DOOR: &str = "kafka";
 /// Between two looks at what the client tells of itself.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -59,7 +64,9 @@ struct Session {
 
 /// Rows on their way into the log.
 struct Batch {
-    rows: Vec<RecordBatch>,
+    /// Rows of the table, and dead letters.
+    parts: Vec<(Oid, Vec<RecordBatch>)>,
+    rows: u64,
     positions: Positions,
     messages: u64,
     rejected: u64,
@@ -190,7 +197,7 @@ impl Reader {
                 next: known.clone(),
             };
             let source = positions.to_bytes();
-            ingest::append_from(&self.engine, self.table, Vec::new(), &source, ROOM).await?;
+            ingest::append_from(stream, Vec::new(), &source, ROOM).await?;
         }
         session.next = partitions
             .iter()
@@ -266,14 +273,27 @@ impl Reader {
         let table = self.table;
         blocking(move || {
             let scope = Arc::new(Scope::new(&engine, owner(&engine, &relation)));
-            let sifted = Sieve {
+            let schema = ingest::accepted_schema(&relation);
+            let mut sieve = Sieve {
                 scope: &scope,
                 relation: &relation,
-                schema: ingest::accepted_schema(&relation),
+                schema: Arc::clone(&schema),
                 decoder: &mut session.decoder,
+            };
+            let (sifted, letters) = match ingest::bad_rows(&relation, BadRows::Collect) {
+                BadRows::Refuse => (sieve.until_bad(&messages)?, Letters::default()),
+                BadRows::Collect => {
+                    let mut sifted = sieve.sift(&messages)?;
+                    let bad = std::mem::take(&mut sifted.bad);
+                    let letters = letters(&session.options, &messages, &schema, bad)?;
+                    (sifted, letters)
+                }
+            };
+            let mut batch = session.batch(table, &messages, sifted);
+            batch.rejected = letters.len() as u64;
+            if let Some((_, rows)) = batch.parts.pop() {
+                batch.parts = ingest::parts(&scope, &relation, rows, &letters, DOOR)?;
             }
-            .until_bad(&messages)?;
-            let batch = session.batch(table, &messages, sifted);
             Ok((session, Accepted::Batch(batch)))
         })
         .await?
@@ -284,24 +304,25 @@ impl Reader {
         let source = batch.positions.to_bytes();
         let started = Instant::now();
         let mut full = false;
-        let mut accepted = 0;
+        let mut duplicates = 0;
         loop {
             // without positions there is nothing to store
             if batch.positions.next.is_empty() {
                 break;
             }
-            let rows = batch.rows.clone();
-            let stored = ingest::append_from(&self.engine, self.table, rows, &source, ROOM).await;
+            let parts = batch.parts.clone();
+            let stored = ingest::append_from(&self.engine.stream, parts, &source, ROOM).await;
             match stored {
-                Ok(stored) => {
-                    accepted = stored.accepted;
+                Ok(appended) => {
+                    duplicates = appended.duplicates;
                     break;
                 }
                 Err(e) if is_tail_full(&e) => {
                     full = true;
                     self.note_state(SourceState::Throttled);
+                    // what was read behind these must not be stored without them
                     if self.stop.is_cancelled() {
-                        return Ok(());
+                        return Err(stopped());
                     }
                 }
                 Err(e) => return Err(e),
@@ -310,10 +331,11 @@ impl Reader {
         if full {
             self.note_state(SourceState::Running);
         }
-        metrics::ingested("kafka", accepted, started.elapsed());
+        let rows = batch.rows.saturating_sub(duplicates);
+        metrics::ingested(DOOR, rows, started.elapsed());
         self.notes.write(|a| {
             a.messages += batch.messages;
-            a.rows += accepted;
+            a.rows += rows;
             a.rejected += batch.rejected;
             a.bytes += batch.bytes;
             a.last_message_at = Some(now_micros());
@@ -437,10 +459,7 @@ impl Reader {
     ) -> Result<T> {
         tokio::select! {
             answer = blocking(question) => answer?,
-            () = self.stop.cancelled() => Err(Error::refused(
-                SqlState::QUERY_CANCELED,
-                "the source is stopped",
-            )),
+            () = self.stop.cancelled() => Err(stopped()),
         }
     }
 
@@ -508,8 +527,10 @@ impl Session {
             None => messages.without_value(),
             Some(_) => 0,
         };
+        let rows = sifted.rows.iter().map(|b| b.num_rows() as u64).sum();
         Batch {
-            rows: sifted.rows,
+            parts: vec![(table, sifted.rows)],
+            rows,
             positions: Positions {
                 table,
                 topic: Arc::clone(&self.topic),
@@ -523,12 +544,33 @@ impl Session {
     }
 }
 
+fn stopped() -> Error {
+    Error::refused(SqlState::QUERY_CANCELED, "the source is stopped")
+}
+
 async fn poll(session: &Session) -> Result<Polled> {
     let client = Arc::clone(&session.client);
     let options = Arc::clone(&session.options);
     let known = session.next.iter();
     let next: BTreeMap<i32, i64> = known.filter_map(|(p, n)| Some((*p, (*n)?))).collect();
     blocking(move || client.poll(&next, &options)).await?
+}
+
+/// Letters of messages that are no rows of the table.
+fn letters(
+    options: &Options,
+    messages: &Messages,
+    schema: &Schema,
+    bad: Vec<(usize, Error)>,
+) -> Result<Letters> {
+    let mut letters = Letters::default();
+    for (at, error) in bad {
+        if let Some(message) = messages.all().get(at) {
+            let raw = decode::raw(options, messages, message, schema);
+            letters.add(raw, &error)?;
+        }
+    }
+    Ok(letters)
 }
 
 /// An error of a message with where the message stands.

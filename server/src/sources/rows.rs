@@ -32,6 +32,18 @@ pub(super) struct Sieve<'a> {
 }
 
 impl Sieve<'_> {
+    /// Looks at all messages.
+    ///
+    /// # Errors
+    /// Whatever is not a message's fault.
+    pub(super) fn sift(&mut self, messages: &Messages) -> Result<Sifted> {
+        let mut sifted = Sifted::default();
+        if messages.len() > 0 {
+            self.range(messages, 0..messages.len(), &mut sifted)?;
+        }
+        Ok(sifted)
+    }
+
     /// Stops at the first message that does not fit: the rows before it, and it.
     pub(super) fn until_bad(&mut self, messages: &Messages) -> Result<Sifted> {
         let whole = 0..messages.len();
@@ -67,6 +79,25 @@ impl Sieve<'_> {
             rows,
             bad: vec![(good, why)],
         })
+    }
+
+    fn range(
+        &mut self,
+        messages: &Messages,
+        range: Range<usize>,
+        sifted: &mut Sifted,
+    ) -> Result<()> {
+        match self.accept(messages, range.clone()) {
+            Ok(mut rows) => sifted.rows.append(&mut rows),
+            Err(e) if !is_data(&e) => return Err(e),
+            Err(e) if range.len() == 1 => sifted.bad.push((range.start, e)),
+            Err(_) => {
+                let middle = range.start + range.len() / 2;
+                self.range(messages, range.start..middle, sifted)?;
+                self.range(messages, middle..range.end, sifted)?;
+            }
+        }
+        Ok(())
     }
 
     fn accept(&mut self, messages: &Messages, range: Range<usize>) -> Result<Vec<RecordBatch>> {

@@ -3,6 +3,7 @@
 mod audit_log;
 mod columns;
 mod compaction_history;
+mod dead_letters;
 mod grants;
 mod jobs;
 mod lineage_edges;
@@ -33,6 +34,7 @@ pub(super) async fn fill(
 ) -> Result<Option<Arc<dyn TableProvider>>> {
     match name {
         "audit_log" => return audit_log::table(frame, cx).map(Some),
+        "dead_letters" => return dead_letters::table(frame, cx),
         "columns" => columns::fill(frame, cx)?,
         "compaction_history" => compaction_history::fill(frame, cx)?,
         "grants" => grants::fill(frame, cx)?,

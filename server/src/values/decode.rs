@@ -1,12 +1,17 @@
 //! `COPY … FROM`: bytes → record batches.
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 
 use super::read::{CellReader, reader, valid_text};
 use super::split::{Fields, Splitter, unterminated};
 use super::{CopyFormat, CopyOptions, Header};
 use crate::error::{Error, Result, SqlState};
+use crate::stream::letters::{Form, Letters, MAX_RAW, Piece, Raw, Raws, Source, Span};
 
 /// Rows of a full batch.
 const BATCH_ROWS: usize = 8_192;
@@ -31,6 +36,35 @@ pub struct Decoder {
     line: u64,
     rows: usize,
     bytes: usize,
+    /// Rows of batches given before.
+    given: u64,
+    keep: Option<Keep>,
+}
+
+/// Bad rows are left out; this is known of the rows since the last batch.
+#[derive(Debug)]
+struct Keep {
+    form: Form,
+    context: Arc<str>,
+    /// The rows as they came.
+    text: Vec<u8>,
+    spans: Vec<Span>,
+    /// Which rows are to be left out.
+    bad: Vec<usize>,
+    letters: Letters,
+}
+
+impl Keep {
+    fn row(&mut self, line: u64, row: &[u8]) {
+        let short = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let start = short(self.text.len());
+        self.text.extend_from_slice(row);
+        self.spans.push(Span {
+            line: u32::try_from(line).unwrap_or(u32::MAX),
+            start,
+            end: short(self.text.len()),
+        });
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,11 +111,35 @@ impl Decoder {
             line: 0,
             rows: 0,
             bytes: 0,
+            given: 0,
+            keep: None,
         })
     }
 
+    /// Leaves bad rows out and keeps them as letters. What cannot be taken apart into rows is an error
+    /// still.
+    pub fn collecting(mut self) -> Self {
+        let columns = self.schema.fields().iter().map(|f| f.name().as_str());
+        self.keep = Some(Keep {
+            form: self.options.form(),
+            context: Arc::from(self.options.context(columns)),
+            text: Vec::new(),
+            spans: Vec::new(),
+            bad: Vec::new(),
+            letters: Letters::default(),
+        });
+        self
+    }
+
+    /// The rows left out since the last call.
+    pub fn take_letters(&mut self) -> Letters {
+        let keep = self.keep.as_mut();
+        keep.map(|k| std::mem::take(&mut k.letters))
+            .unwrap_or_default()
+    }
+
     /// The next bytes; gives the batches that became full.
-    pub fn feed(&mut self, data: &[u8]) -> Result<Vec<RecordBatch>> {
+    pub fn feed(&mut self, data: &[u8]) -> Result<Vec<Piece>> {
         let mut batches = Vec::new();
         // taken out so that records can be borrowed from it while the readers are filled
         let mut pending = std::mem::take(&mut self.pending);
@@ -110,7 +168,7 @@ impl Decoder {
     }
 
     /// The data is complete: gives the rows that are left.
-    pub fn finish(&mut self) -> Result<Option<RecordBatch>> {
+    pub fn finish(&mut self) -> Result<Option<Piece>> {
         let rest = std::mem::take(&mut self.pending);
         match self.options.format {
             CopyFormat::Binary if self.state == State::Start || !rest.is_empty() => {
@@ -166,20 +224,32 @@ impl Decoder {
             self.state = State::End;
             return Ok(());
         }
+        if self.state == State::Start {
+            self.split(record)?;
+            self.state = State::Records;
+            return self.check_header();
+        }
+        if self.readers.is_empty() && record.is_empty() {
+            self.rows += 1;
+            return Ok(());
+        }
+        let mut filled = 0;
+        let read = self.cells(record, &mut filled);
+        self.row(record, filled, read)
+    }
+
+    fn split(&mut self, record: &[u8]) -> Result<()> {
         let split = match self.options.format {
             CopyFormat::Csv => self.fields.split_csv(record, &self.options),
             CopyFormat::Text | CopyFormat::Binary => self.fields.split_text(record, &self.options),
         };
-        split.map_err(|e| e.with_detail(self.place(None)))?;
-        if self.state == State::Start {
-            self.state = State::Records;
-            return self.check_header();
-        }
+        split.map_err(|e| e.with_detail(self.place(None)))
+    }
+
+    /// Reads the fields of a line; `filled` counts the columns that have got their cell.
+    fn cells(&mut self, record: &[u8], filled: &mut usize) -> Result<()> {
+        self.split(record)?;
         let columns = self.readers.len();
-        if columns == 0 && record.is_empty() {
-            self.rows += 1;
-            return Ok(());
-        }
         if self.fields.len() < columns {
             let name = self.schema.field(self.fields.len()).name();
             return Err(Error::refused(
@@ -204,6 +274,33 @@ impl Decoder {
                 Some(bytes) => valid_text(bytes).and_then(|text| self.readers[i].text(text)),
             };
             read.map_err(|e| e.with_detail(self.place(Some(i))))?;
+            *filled += 1;
+        }
+        Ok(())
+    }
+
+    /// Ends a row of which so many columns have got their cell.
+    fn row(&mut self, row: &[u8], filled: usize, read: Result<()>) -> Result<()> {
+        let Some(keep) = &mut self.keep else {
+            read?;
+            self.rows += 1;
+            return Ok(());
+        };
+        match read {
+            Ok(()) => keep.row(self.line, row),
+            Err(e) => {
+                keep.row(self.line, &[]);
+                keep.bad.push(self.rows);
+                let raw = Raw {
+                    bytes: Bytes::copy_from_slice(&row[..row.len().min(MAX_RAW + 1)]),
+                    form: keep.form,
+                    context: Some(Arc::clone(&keep.context)),
+                    position: Some(format!("line {}", self.line)),
+                };
+                keep.letters.add(raw, &e)?;
+                // a cell that is refused was not appended
+                self.readers.iter_mut().skip(filled).for_each(|r| r.null());
+            }
         }
         self.rows += 1;
         Ok(())
@@ -272,9 +369,15 @@ impl Decoder {
     /// A complete tuple: its lengths were checked by [`tuple_length`].
     fn tuple(&mut self, tuple: &[u8]) -> Result<()> {
         self.line += 1;
-        let Some((count, mut rest)) = tuple.split_first_chunk::<2>() else {
-            return Ok(());
-        };
+        let mut filled = 0;
+        let read = self.values(tuple, &mut filled);
+        self.row(tuple, filled, read)
+    }
+
+    /// Reads the fields of a tuple; `filled` counts the columns that have got their cell.
+    fn values(&mut self, tuple: &[u8], filled: &mut usize) -> Result<()> {
+        let cut_off = || Error::refused(SqlState::BAD_COPY_FILE_FORMAT, "a tuple is cut off");
+        let (count, mut rest) = tuple.split_first_chunk::<2>().ok_or_else(cut_off)?;
         let count = usize::from(u16::from_be_bytes(*count));
         if count != self.readers.len() {
             return Err(Error::refused(
@@ -287,9 +390,7 @@ impl Decoder {
             .with_detail(self.place(None)));
         }
         for i in 0..count {
-            let Some((length, tail)) = rest.split_first_chunk::<4>() else {
-                return Ok(());
-            };
+            let (length, tail) = rest.split_first_chunk::<4>().ok_or_else(cut_off)?;
             let read = match usize::try_from(i32::from_be_bytes(*length)) {
                 Ok(length) => {
                     let (value, tail) = tail.split_at_checked(length).unwrap_or((tail, &[]));
@@ -303,20 +404,22 @@ impl Decoder {
                 }
             };
             read.map_err(|e| e.with_detail(self.place(Some(i))))?;
+            *filled += 1;
         }
-        self.rows += 1;
         Ok(())
     }
 
-    fn batch(&mut self) -> Result<RecordBatch> {
+    fn batch(&mut self) -> Result<Piece> {
         let columns = self
             .readers
             .iter_mut()
             .map(|reader| reader.finish())
             .collect::<Result<Vec<_>>>()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
-        self.rows = 0;
+        let rows = std::mem::take(&mut self.rows);
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
         self.bytes = 0;
+        let first = self.given + 1;
+        self.given += rows as u64;
         // NOT NULL is the table's business: it has its own error
         let fields: Vec<_> = self
             .schema
@@ -326,11 +429,29 @@ impl Decoder {
             .collect();
         let schema =
             arrow::datatypes::Schema::new_with_metadata(fields, self.schema.metadata().clone());
-        Ok(RecordBatch::try_new_with_options(
-            std::sync::Arc::new(schema),
-            columns,
-            &options,
-        )?)
+        let batch = RecordBatch::try_new_with_options(Arc::new(schema), columns, &options)?;
+        let Some(keep) = &mut self.keep else {
+            return Ok(Piece::arrow(batch, first));
+        };
+        let mut spans = std::mem::take(&mut keep.spans);
+        let bad = std::mem::take(&mut keep.bad);
+        let batch = match bad.is_empty() {
+            true => batch,
+            false => {
+                let mut good = vec![true; rows];
+                bad.into_iter().for_each(|row| good[row] = false);
+                let mut each = good.iter();
+                spans.retain(|_| each.next().copied().unwrap_or(true));
+                filter_record_batch(&batch, &BooleanArray::from(good))?
+            }
+        };
+        let source = Source::Text {
+            text: std::mem::take(&mut keep.text).into(),
+            form: keep.form,
+            context: Some(Arc::clone(&keep.context)),
+        };
+        let raws = Raws::Cut { source, spans };
+        Ok(Piece { batch, raws })
     }
 
     /// Where in the data an error lies.

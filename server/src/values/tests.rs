@@ -421,9 +421,9 @@ fn decode(
     let mut decoder = Decoder::new(options.clone(), Arc::clone(schema))?;
     let mut batches = Vec::new();
     for piece in pieces {
-        batches.extend(decoder.feed(piece)?);
+        batches.extend(decoder.feed(piece)?.into_iter().map(|p| p.batch));
     }
-    batches.extend(decoder.finish()?);
+    batches.extend(decoder.finish()?.map(|p| p.batch));
     let Some(first) = batches.first() else {
         return Ok(None);
     };
@@ -751,9 +751,9 @@ fn many_rows_come_in_batches() {
         .feed(&data)
         .unwrap()
         .iter()
-        .map(RecordBatch::num_rows)
+        .map(|piece| piece.batch.num_rows())
         .collect();
-    counts.push(decoder.finish().unwrap().unwrap().num_rows());
+    counts.push(decoder.finish().unwrap().unwrap().batch.num_rows());
     assert_eq!(counts, [8_192, 8_192, 3_616]);
 }
 

@@ -51,6 +51,11 @@ pub enum WireFormat {
     Binary,
 }
 
+/// See [`super::json_object`].
+pub(super) fn json_object(batch: &arrow::record_batch::RecordBatch) -> Result<Vec<u8>> {
+    json::object(batch)
+}
+
 type Cell = Box<dyn Fn(usize, &mut Vec<u8>) -> Result<()> + Send + Sync>;
 
 /// Writes the cells of one column of one batch.

@@ -14,7 +14,7 @@ use crate::types::Evolution;
 
 /// What is there, for hints.
 const KNOWN: &str = "the options are event_time, flush_interval, retention, dedup_key, dedup_window, \
-                     segment_write_key, on_violation = 'reject' and schema_evolution = 'add', \
+                     segment_write_key, on_violation and schema_evolution = 'add', \
                      'rescue' or 'reject'";
 
 /// Options that have a meaning, but not here yet.
@@ -38,7 +38,7 @@ pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
             "dedup_window" => dedup_window(value, &s.options)?,
             // checked where it is put into the catalog: no two tables have one key
             write_key::OPTION => {}
-            "on_violation" => only("reject", &["dead_letter"], key, value)?,
+            "on_violation" => on_violation(value)?,
             "schema_evolution" => evolution(key, value)?,
             later if LATER.contains(&later) => {
                 return Err(Error::unsupported(
@@ -85,6 +85,18 @@ fn event_time(name: &str, columns: &[Column]) -> Result<()> {
             ),
         )
         .with_hint("name a timestamp or timestamptz column")),
+    }
+}
+
+/// What becomes of rows that do not fit. Left out, each door has its own way.
+pub(in crate::exec) fn on_violation(value: &str) -> Result<()> {
+    match value {
+        "dead_letter" | "reject" => Ok(()),
+        _ => Err(Error::refused(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("invalid value for option \"on_violation\": \"{value}\""),
+        )
+        .with_hint("the values are 'dead_letter' and 'reject'")),
     }
 }
 

@@ -94,7 +94,7 @@ pub(super) async fn schema_result(
             }
             other => metadata::schema(&other)?,
         },
-        [schema, table] => caller.session.ingest_schema(schema, table).await?,
+        [schema, table] => caller.session.ingest_table(schema, table).await?.columns,
         _ => return Err(malformed("a path is [schema, table]")),
     };
     let options = IpcWriteOptions::default();

@@ -4,7 +4,7 @@
 //! the log in the order they were sent. What waits is bounded; beyond it the client's stream is not
 //! read, and HTTP/2 flow control holds the client.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,11 +23,14 @@ use tokio::task::JoinHandle;
 use super::Answers;
 use super::query::{only_statement, refuse_transaction, update};
 use super::status::{malformed, status};
+use crate::decode::Decoded;
+use crate::engine::keys::RequestKey;
 use crate::error::{Error, Result, SqlState};
 use crate::protocol::arrow_stream::Batches;
 use crate::protocol::backend::DataCalls;
 use crate::protocol::credentials::Caller;
 use crate::session::Receipt;
+use crate::stream::letters::Piece;
 use crate::stream::line::{Line, Turn};
 use crate::tasks::{self, AbortOnDrop};
 use crate::{metrics, types};
@@ -36,6 +39,8 @@ use crate::{metrics, types};
 const IN_FLIGHT: usize = 3;
 /// A smaller group is begun only when none is under way: small batches gather meanwhile.
 const GROUP_BYTES: usize = 1 << 20;
+/// Bytes that one idempotency key may stand for: they are stored in one piece.
+const KEYED_BYTES: usize = 128 << 20;
 /// Bytes that may wait for a free place before reading stops.
 const WAITING_BYTES: usize = 32 << 20;
 
@@ -43,15 +48,23 @@ const WAITING_BYTES: usize = 32 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Progress {
     accepted: u64,
+    rejected: u64,
     duplicate: u64,
     token: Option<String>,
 }
 
 impl Progress {
+    fn add(&mut self, receipt: Receipt) {
+        self.accepted += receipt.accepted;
+        self.rejected += receipt.rejected;
+        self.duplicate += receipt.duplicate;
+        self.token = Some(receipt.token);
+    }
+
     fn put_result(&self) -> PutResult {
         let text = json!({
-            "accepted": self.accepted, "rejected": 0, "duplicate": self.duplicate,
-            "token": self.token,
+            "accepted": self.accepted, "rejected": self.rejected,
+            "duplicate": self.duplicate, "token": self.token,
         });
         PutResult {
             app_metadata: text.to_string().into(),
@@ -70,7 +83,7 @@ pub(super) async fn to_path(
         return Err(malformed("a path is [schema, table]"));
     };
     // refuses what may not be written before any data is read
-    caller.session.ingest_schema(schema, table).await?;
+    caller.session.ingest_table(schema, table).await?;
     let target = Target {
         session: caller.session,
         schema: schema.clone(),
@@ -132,15 +145,70 @@ struct Target {
 impl Target {
     /// One call of the session, in a task of its own: several run on several cores, and one that
     /// started is not cut off in its middle.
-    fn ingest(&self, batches: Vec<RecordBatch>, turn: Turn) -> JoinHandle<Result<Receipt>> {
+    fn ingest(
+        &self,
+        pieces: Vec<Piece>,
+        key: Option<RequestKey>,
+        turn: Turn,
+    ) -> JoinHandle<Result<Receipt>> {
         let session = Arc::clone(&self.session);
         let (schema, table) = (self.schema.clone(), self.table.clone());
         tasks::spawn("ingest", async move {
             let started = Instant::now();
-            let receipt = session.ingest(&schema, &table, batches, turn).await?;
-            metrics::ingested("flight", receipt.accepted, started.elapsed());
+            let rows = Decoded {
+                pieces,
+                ..Decoded::default()
+            };
+            let receipt = session.ingest(&schema, &table, rows, turn, key).await?;
+            if !receipt.again {
+                metrics::ingested("flight", receipt.accepted, started.elapsed());
+            }
             Ok(receipt)
         })
+    }
+}
+
+/// Batches that wait for a free place, each with its own idempotency key if it has one.
+#[derive(Default)]
+struct Waiting {
+    batches: VecDeque<(Piece, Option<RequestKey>, usize)>,
+    bytes: usize,
+    /// Rows that came so far.
+    rows: u64,
+    /// Batches that came under each key so far.
+    keys: HashMap<String, u64>,
+}
+
+impl Waiting {
+    fn push(&mut self, batch: RecordBatch, key: Option<RequestKey>, bytes: usize) {
+        let first = self.rows + 1;
+        self.rows += batch.num_rows() as u64;
+        self.bytes += bytes;
+        // a client may give all batches of a stream one key: a stream sent again has the same batches
+        let key = key.map(|key| {
+            let parts = self.keys.entry(key.text().to_owned()).or_default();
+            *parts += 1;
+            key.part(*parts)
+        });
+        let piece = Piece::arrow(batch, first);
+        self.batches.push_back((piece, key, bytes));
+    }
+
+    /// What is stored next in one piece: one batch with a key, or all in front of the next such.
+    fn group(&mut self) -> (Vec<Piece>, Option<RequestKey>) {
+        let mut pieces = Vec::new();
+        while let Some((piece, key, bytes)) = self.batches.pop_front() {
+            if key.is_some() && !pieces.is_empty() {
+                self.batches.push_front((piece, key, bytes));
+                break;
+            }
+            self.bytes -= bytes;
+            pieces.push(piece);
+            if key.is_some() {
+                return (pieces, key);
+            }
+        }
+        (pieces, None)
     }
 }
 
@@ -150,38 +218,65 @@ async fn store(
     mut batches: Batches,
     mut durable: impl FnMut(&Progress),
 ) -> Result<Progress> {
+    batches.schema().await?;
+    if batches.has_key_for_all() {
+        let progress = store_together(target, batches).await?;
+        durable(&progress);
+        return Ok(progress);
+    }
     let mut progress = Progress::default();
     let mut line = Line::default();
     let mut running = FuturesOrdered::new();
-    let mut waiting = VecDeque::new();
-    let mut waiting_bytes = 0;
+    let mut waiting = Waiting::default();
     let mut more = true;
-    while more || !waiting.is_empty() || !running.is_empty() {
-        let large = waiting_bytes >= GROUP_BYTES && running.len() < IN_FLIGHT;
-        if large || (running.is_empty() && !waiting.is_empty()) {
-            let group = waiting.drain(..).collect();
-            running.push_back(target.ingest(group, line.turn()));
-            waiting_bytes = 0;
+    while more || !waiting.batches.is_empty() || !running.is_empty() {
+        let keyed = matches!(waiting.batches.front(), Some((_, Some(_), _)));
+        let large = (keyed || waiting.bytes >= GROUP_BYTES) && running.len() < IN_FLIGHT;
+        if large || (running.is_empty() && !waiting.batches.is_empty()) {
+            let (group, key) = waiting.group();
+            running.push_back(target.ingest(group, key, line.turn()));
+            continue;
         }
         tokio::select! {
             biased;
             Some(ended) = running.next(), if !running.is_empty() => {
                 let receipt = ended
                     .map_err(|e| Error::Internal(format!("ingest task failed: {e}")))??;
-                progress.accepted += receipt.accepted;
-                progress.duplicate += receipt.duplicate;
-                progress.token = Some(receipt.token);
+                progress.add(receipt);
                 durable(&progress);
             }
-            next = batches.next(), if more && waiting_bytes < WAITING_BYTES => match next? {
+            next = batches.next(), if more && waiting.bytes < WAITING_BYTES => match next? {
                 Some(batch) if batch.num_rows() > 0 => {
-                    waiting_bytes += batches.size();
-                    waiting.push_back(batch);
+                    let key = batches.take_key();
+                    waiting.push(batch, key, batches.size());
                 }
                 Some(_) => {}
                 None => more = false,
             },
         }
+    }
+    Ok(progress)
+}
+
+/// Stores the batches of a stream that has one key for all, in one piece.
+async fn store_together(target: &Target, mut batches: Batches) -> Result<Progress> {
+    let mut waiting = Waiting::default();
+    while let Some(batch) = batches.next().await? {
+        waiting.push(batch, None, batches.size());
+        if waiting.bytes > KEYED_BYTES {
+            return Err(Error::refused(
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                format!("one idempotency key stands for more than {KEYED_BYTES} bytes"),
+            )
+            .with_hint("give each batch a key of its own"));
+        }
+    }
+    let key = batches.take_key_for_all()?;
+    let mut progress = Progress::default();
+    let (pieces, _) = waiting.group();
+    if pieces.iter().any(|p| p.batch.num_rows() > 0) {
+        let stored = target.ingest(pieces, key, Turn::default()).await;
+        progress.add(stored.map_err(|e| Error::Internal(format!("ingest task failed: {e}")))??);
     }
     Ok(progress)
 }
@@ -224,7 +319,7 @@ async fn make_table_as_told(
         schema,
         table,
     } = target;
-    match session.ingest_schema(schema, table).await {
+    match session.ingest_table(schema, table).await {
         Ok(_) => match options.if_exists() {
             TableExistsOption::Append => Ok(()),
             TableExistsOption::Replace => Err(Error::unsupported(

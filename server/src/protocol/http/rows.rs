@@ -1,9 +1,8 @@
-//! `POST /v1/tables/{schema}/{table}/rows`: a body of rows, stored whole or not at all.
+//! `POST /v1/tables/{schema}/{table}/rows`: a body of rows, stored in one step. Bad rows of a streaming
+//! table become dead letters, unless it refuses them.
 
 use std::time::Instant;
 
-use arrow::datatypes::SchemaRef;
-use arrow::record_batch::RecordBatch;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -14,10 +13,13 @@ use serde_json::{Value, json};
 use super::body::{self, Encoding};
 use super::problem::Problem;
 use super::{Shared, media_type};
-use crate::decode::{csv, json, table};
+use crate::decode::{self, Decoded, TextFormat};
+use crate::engine::keys::RequestKey;
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::protocol::arrow_stream::Batches;
+use crate::session::{IngestTable, Receipt};
+use crate::stream::letters::Piece;
 use crate::stream::line::Turn;
 
 /// Bodies up to this size are decoded where they arrived; larger ones off the I/O threads.
@@ -28,14 +30,6 @@ const INLINE_BYTES: usize = 16 << 10;
 enum Format {
     Text(TextFormat),
     Arrow,
-}
-
-/// Forms that are decoded after the table's columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TextFormat {
-    NdJson,
-    JsonArray,
-    Csv,
 }
 
 impl Format {
@@ -71,39 +65,48 @@ pub(super) async fn post(
     body: Body,
 ) -> Result<Json<Value>, Problem> {
     let caller = shared.caller(&headers).await?;
-    if headers.contains_key("idempotency-key") {
-        return Err(Error::unsupported(
-            "the Idempotency-Key header is not supported yet",
-            "send the rows without it; declare dedup_key on the table when that is there",
-        )
-        .into());
-    }
     let format = Format::of(&headers)?;
     let encoding = Encoding::of(&headers)?;
-    let columns = caller.session.ingest_schema(&schema, &table).await?;
+    let target = caller.session.ingest_table(&schema, &table).await?;
     let body = body::read(&headers, body, shared.max_body).await?;
-    let batches = decode(body, encoding, shared.max_body, format, columns).await?;
-    let batches: Vec<RecordBatch> = batches.into_iter().filter(|b| b.num_rows() > 0).collect();
-    if batches.is_empty() {
-        return Ok(answer(0, 0, None));
+    let key = key(&headers, &body)?;
+    let rows = decode(body, encoding, shared.max_body, format, target).await?;
+    if rows.pieces.is_empty() && rows.letters.is_empty() {
+        return Ok(answer(&Receipt::default()));
     }
     let started = Instant::now();
     let receipt = caller
         .session
-        .ingest(&schema, &table, batches, Turn::default())
+        .ingest(&schema, &table, rows, Turn::default(), key)
         .await?;
-    metrics::ingested("http", receipt.accepted, started.elapsed());
-    Ok(answer(
-        receipt.accepted,
-        receipt.duplicate,
-        Some(&receipt.token),
-    ))
+    if !receipt.again {
+        metrics::ingested("http", receipt.accepted, started.elapsed());
+    }
+    Ok(answer(&receipt))
 }
 
-fn answer(accepted: u64, duplicate: u64, token: Option<&str>) -> Json<Value> {
-    Json(json!({
-        "accepted": accepted, "rejected": 0, "duplicate": duplicate, "token": token,
-    }))
+fn answer(receipt: &Receipt) -> Json<Value> {
+    let token = Some(&receipt.token).filter(|t| !t.is_empty());
+    let mut answer = json!({
+        "accepted": receipt.accepted,
+        "rejected": receipt.rejected,
+        "duplicate": receipt.duplicate,
+        "token": token,
+    });
+    if receipt.again {
+        answer["replayed"] = Value::Bool(true);
+    }
+    Json(answer)
+}
+
+/// `Idempotency-Key`: the same key with the same body is stored once.
+fn key(headers: &HeaderMap, body: &Bytes) -> Result<Option<RequestKey>> {
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    // what is no text is no key either
+    let key = value.to_str().unwrap_or_default();
+    RequestKey::new(key, &[body]).map(Some)
 }
 
 async fn decode(
@@ -111,38 +114,33 @@ async fn decode(
     encoding: Encoding,
     limit: usize,
     format: Format,
-    columns: SchemaRef,
-) -> Result<Vec<RecordBatch>> {
+    target: IngestTable,
+) -> Result<Decoded> {
     match format {
         Format::Text(format) => {
             off_io(body.len(), move || {
                 let body = encoding.unpack(&body, limit)?;
-                let text = table::utf8(&body)?;
-                match format {
-                    TextFormat::NdJson => json::lines(text, &columns),
-                    TextFormat::JsonArray => json::array(text, &columns),
-                    TextFormat::Csv => csv::rows(text, &columns),
-                }
+                decode::text(format, &body, &target.columns, target.bad_rows)
             })
             .await
         }
         Format::Arrow => {
             let body = off_io(body.len(), move || encoding.unpack(&body, limit)).await?;
             let mut stream = Batches::from_ipc(body);
-            let mut batches = Vec::new();
+            let mut decoded = Decoded::default();
+            let mut next_row = 1;
             while let Some(batch) = stream.next().await? {
-                batches.push(batch);
+                let rows = batch.num_rows() as u64;
+                if rows > 0 {
+                    decoded.pieces.push(Piece::arrow(batch, next_row));
+                    next_row += rows;
+                }
                 // decoding one batch is short; many in a row are not
                 tokio::task::yield_now().await;
             }
-            Ok(batches)
+            Ok(decoded)
         }
     }
-}
-
-/// Rows of objects whose keys are column names, one per line.
-pub(super) fn objects(text: &str, columns: &SchemaRef) -> Result<Vec<RecordBatch>> {
-    json::lines(text, columns)
 }
 
 /// Runs CPU work of a body of that size.

@@ -8,8 +8,6 @@ mod event;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -22,12 +20,15 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use self::event::{Common, Layout};
+use super::Shared;
 use super::body::{self, Encoding};
 use super::problem::{Problem, error_object};
-use super::{Shared, rows};
+use crate::decode::{self, Decoded, TextFormat};
 use crate::error::{Error, Report, Result, SqlState};
+use crate::exec::ingest::Refused;
 use crate::metrics;
 use crate::protocol::backend::Keyed;
+use crate::session::IngestTable;
 use crate::stream::line::Turn;
 
 /// The calls, with what they are in a `type`.
@@ -132,11 +133,11 @@ async fn take(
             (vec![only], Common::alone(call, received))
         }
     };
-    let columns = table
+    let target = table
         .session
-        .ingest_schema(&table.schema, &table.table)
+        .ingest_table(&table.schema, &table.table)
         .await?;
-    let layout = Layout::new(&columns, table.event_time.as_deref());
+    let layout = Layout::new(&target.columns, table.event_time.as_deref());
     let mut outcome = Outcome::default();
     let mut good = Vec::with_capacity(events.len());
     for (index, raw) in events.into_iter().enumerate() {
@@ -150,16 +151,17 @@ async fn take(
             Err(e) => outcome.errors.push((index, id, e.report())),
         }
     }
-    store(&table, &columns, good, &mut outcome).await?;
+    store(&table, &target, good, &mut outcome).await?;
     outcome.errors.sort_by_key(|(index, ..)| *index);
     metrics::ingested("segment", outcome.accepted, started.elapsed());
     Ok(outcome)
 }
 
-/// Stores events together; where one of them is wrong, the halves, down to the wrong ones.
+/// Stores events together. Those that are wrong become dead letters, or, where the table refuses such,
+/// are found by halves.
 async fn store(
     table: &Keyed,
-    columns: &arrow::datatypes::SchemaRef,
+    target: &IngestTable,
     good: Vec<Good>,
     outcome: &mut Outcome,
 ) -> Result<()> {
@@ -168,10 +170,12 @@ async fn store(
         if group.is_empty() {
             continue;
         }
-        let stored = match batches(&group, columns) {
-            Ok(batches) => {
+        let stored = match rows(&group, target) {
+            Ok(rows) => {
                 let (schema, name) = (&table.schema, &table.table);
-                let rows = table.session.ingest(schema, name, batches, Turn::default());
+                let rows = table
+                    .session
+                    .ingest(schema, name, rows, Turn::default(), None);
                 rows.await
             }
             Err(e) => Err(e),
@@ -181,6 +185,10 @@ async fn store(
                 outcome.accepted += receipt.accepted;
                 outcome.duplicate += receipt.duplicate;
                 outcome.token = Some(receipt.token);
+                let refused = receipt.refused.into_iter();
+                outcome
+                    .errors
+                    .extend(refused.filter_map(|r| wrong(&group, r)));
             }
             Err(e) if !of_the_data(&e) => return Err(e),
             Err(e) if group.len() == 1 => {
@@ -198,23 +206,28 @@ async fn store(
     Ok(())
 }
 
-fn batches(group: &[Good], columns: &arrow::datatypes::SchemaRef) -> Result<Vec<RecordBatch>> {
+/// The event that a refused row was made of: they are a line each.
+fn wrong(group: &[Good], refused: Refused) -> Option<(usize, Option<String>, Report)> {
+    let line = refused.position.as_deref()?.strip_prefix("line ")?;
+    let event = group.get(line.parse::<usize>().ok()?.checked_sub(1)?)?;
+    let report = Report {
+        state: refused.state,
+        message: refused.message,
+        detail: None,
+        hint: None,
+        position: None,
+    };
+    Some((event.index, event.id.clone(), report))
+}
+
+fn rows(group: &[Good], target: &IngestTable) -> Result<Decoded> {
     let mut text = String::with_capacity(group.iter().map(|g| g.row.len() + 1).sum());
     for good in group {
         text.push_str(&good.row);
         text.push('\n');
     }
-    let batches = rows::objects(&text, columns)?;
-    match batches.as_slice() {
-        [first, .., last] if first.schema() == last.schema() && group.len() > 1 => {
-            let same = batches.iter().all(|b| b.schema() == first.schema());
-            match same {
-                true => Ok(vec![concat_batches(&first.schema(), &batches)?]),
-                false => Ok(batches),
-            }
-        }
-        _ => Ok(batches),
-    }
+    let format = TextFormat::NdJson;
+    decode::text(format, &text.into(), &target.columns, target.bad_rows)
 }
 
 /// True for what is wrong with a row, not with the server or the table.

@@ -216,9 +216,19 @@ impl Connection {
     async fn finish(&mut self, outcome: Outcome) -> Result<(), Failure> {
         let wire = &mut self.wire;
         match outcome {
-            Outcome::Command { tag, .. } => reply::command_complete(&mut wire.out, &tag),
+            Outcome::Command { tag, .. } => {
+                let notices = self.session.take_notices();
+                notices
+                    .iter()
+                    .for_each(|n| reply::warning(&mut wire.out, n));
+                reply::command_complete(&mut wire.out, &tag);
+            }
             Outcome::CopyIn(sink) => {
                 let rows = copy_in(wire, sink).await?;
+                let notices = self.session.take_notices();
+                notices
+                    .iter()
+                    .for_each(|n| reply::warning(&mut wire.out, n));
                 reply::command_complete(&mut wire.out, &tag("COPY", rows));
             }
             Outcome::CopyOut {

@@ -96,7 +96,16 @@ pub(super) fn command_complete(out: &mut Vec<u8>, tag: &str) {
 
 /// An ErrorResponse; `severity` is `ERROR` or `FATAL`.
 pub(super) fn error(out: &mut Vec<u8>, severity: &str, report: &Report) {
-    message(out, b'E', |out| {
+    told(out, b'E', severity, report);
+}
+
+/// A NoticeResponse of severity `WARNING`.
+pub(super) fn warning(out: &mut Vec<u8>, report: &Report) {
+    told(out, b'N', "WARNING", report);
+}
+
+fn told(out: &mut Vec<u8>, kind: u8, severity: &str, report: &Report) {
+    message(out, kind, |out| {
         let mut field = |kind: u8, value: &str| {
             out.push(kind);
             text(out, value);

@@ -121,9 +121,12 @@ async fn work(dir: &Path) {
         let rows = || batch(from..from + ROWS);
         let parts = vec![(Oid(1), vec![rows()]), (Oid(2), vec![rows()])];
         let source = position(from + ROWS).to_bytes();
-        let wait = Duration::from_secs(20);
+        let origin = Origin {
+            source: &source,
+            wait: Some(Duration::from_secs(20)),
+        };
         stream
-            .append_from(parts, &source, wait, Turn::default())
+            .append_from(parts, origin, Turn::default(), None)
             .await
             .unwrap();
         acknowledge(dir, "streaming", from);

@@ -12,8 +12,11 @@ fn positions(table: u32, next: &[(i32, i64)]) -> Vec<u8> {
 }
 
 async fn append(stream: &Stream, rows: Vec<(Oid, Vec<RecordBatch>)>, source: &[u8]) -> Lsn {
-    let wait = Duration::from_secs(20);
-    let appended = stream.append_from(rows, source, wait, Turn::default());
+    let origin = Origin {
+        source,
+        wait: Some(Duration::from_secs(20)),
+    };
+    let appended = stream.append_from(rows, origin, Turn::default(), None);
     appended.await.unwrap().lsn
 }
 

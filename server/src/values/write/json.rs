@@ -183,3 +183,27 @@ fn quoted(raw: &[u8], out: &mut Vec<u8>) {
     }
     out.push(b'"');
 }
+
+/// The only row of a batch as a JSON object, keyed by its columns' names. Values that JSON has no form
+/// for stand as the texts PostgreSQL prints.
+pub(in crate::values) fn object(batch: &arrow::record_batch::RecordBatch) -> Result<Vec<u8>> {
+    let mut out = vec![b'{'];
+    let schema = batch.schema();
+    for (i, (field, array)) in schema.fields().iter().zip(batch.columns()).enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        quoted(field.name().as_bytes(), &mut out);
+        out.push(b':');
+        let start = out.len();
+        nullable(field, array, Style::default())?(0, &mut out)?;
+        let tag = field.metadata().get(crate::types::TYPE_KEY);
+        let json = matches!(tag.map(String::as_str), Some("json" | "jsonb"));
+        // what a column of JSON refused is a text only
+        if json && serde_json::from_slice::<serde::de::IgnoredAny>(&out[start..]).is_err() {
+            requote(start, &mut out);
+        }
+    }
+    out.push(b'}');
+    Ok(out)
+}

@@ -35,6 +35,7 @@ use crate::exec::{CopySink, Outcome};
 use crate::protocol::calls::SessionCalls;
 use crate::protocol::pg::{Authenticator, Options, serve};
 use crate::session::{Description, TransactionStatus};
+use crate::stream::letters::Piece;
 use crate::types::{TYPE_KEY, field};
 use crate::values::{CopyFormat, CopyOptions, Decoder};
 
@@ -476,10 +477,10 @@ impl Sink {
         })
     }
 
-    fn count(&mut self, batches: impl IntoIterator<Item = RecordBatch>) {
+    fn count(&mut self, batches: impl IntoIterator<Item = Piece>) {
         self.rows += batches
             .into_iter()
-            .map(|b| b.num_rows() as u64)
+            .map(|p| p.batch.num_rows() as u64)
             .sum::<u64>();
     }
 }
