@@ -41,7 +41,11 @@ fn schema() -> SchemaRef {
 }
 
 fn strict(format: TextFormat, text: &str) -> Result<Vec<RecordBatch>, Error> {
-    let decoded = super::text(format, &text.to_owned().into(), &schema(), BadRows::Refuse)?;
+    over(format, text, &schema())
+}
+
+fn over(format: TextFormat, text: &str, schema: &SchemaRef) -> Result<Vec<RecordBatch>, Error> {
+    let decoded = super::text(format, &text.to_owned().into(), schema, BadRows::Refuse)?;
     assert!(decoded.letters.is_empty());
     Ok(decoded.pieces.into_iter().map(|p| p.batch).collect())
 }
@@ -393,13 +397,13 @@ fn what_has_no_column_is_kept_where_the_table_keeps_it() {
         None,
     ];
     for evolution in [Evolution::Add, Evolution::Rescue] {
-        let batches = json::lines(text, &keeping(evolution)).unwrap();
+        let batches = over(TextFormat::NdJson, text, &keeping(evolution)).unwrap();
         assert_eq!(kept(&batches[0]), expected);
         let array = format!("[{}]", text.replace('\n', ","));
-        let batches = json::array(&array, &keeping(evolution)).unwrap();
+        let batches = over(TextFormat::JsonArray, &array, &keeping(evolution)).unwrap();
         assert_eq!(kept(&batches[0]), expected);
         // no column for it when no row needs one
-        let batches = json::lines("{\"must\":1}", &keeping(evolution)).unwrap();
+        let batches = over(TextFormat::NdJson, "{\"must\":1}", &keeping(evolution)).unwrap();
         assert!(batches[0].column_by_name(RESCUED).is_none());
     }
 }
@@ -418,18 +422,23 @@ fn what_cannot_be_kept_is_an_error() {
         ),
         ("{\"must\":\"x\"}", SqlState::INVALID_TEXT_REPRESENTATION),
     ] {
-        let e = json::lines(line, &keeping(Evolution::Rescue)).expect_err(line);
+        let e = over(TextFormat::NdJson, line, &keeping(Evolution::Rescue)).expect_err(line);
         assert_eq!(e.state(), state, "{line}");
     }
     // a column of 'add' may become wider, whatever it takes now
-    let batches = json::lines("{\"must\":\"x\"}", &keeping(Evolution::Add)).unwrap();
+    let batches = over(
+        TextFormat::NdJson,
+        "{\"must\":\"x\"}",
+        &keeping(Evolution::Add),
+    )
+    .unwrap();
     assert_eq!(kept(&batches[0]), [Some(serde_json::json!({"must": "x"}))]);
 }
 
 #[test]
 fn a_number_that_a_double_would_round_is_kept() {
     let text = "{\"must\":1,\"f\":9007199254740993}\n{\"must\":1,\"f\":0.30000000000000004}";
-    let batches = json::lines(text, &keeping(Evolution::Add)).unwrap();
+    let batches = over(TextFormat::NdJson, text, &keeping(Evolution::Add)).unwrap();
     let expected = [
         Some(serde_json::json!({"f": 9_007_199_254_740_993_u64})),
         None,

@@ -370,7 +370,7 @@ impl CopySink for Sink {
 
 impl Sink {
     async fn take(&mut self, piece: Piece) -> Result<()> {
-        for batch in self.sieve.sift(piece)? {
+        for batch in self.sieve.sift(&piece)? {
             self.keep(batch).await?;
         }
         Ok(())

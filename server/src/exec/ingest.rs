@@ -190,7 +190,7 @@ pub async fn store(
     sieve.letters = rows.letters;
     let mut good = Vec::with_capacity(batches.len());
     for (batch, raws) in batches.into_iter().zip(raws) {
-        good.append(&mut sieve.sift(Piece { batch, raws })?);
+        good.append(&mut sieve.sift(&Piece { batch, raws })?);
     }
     let refused = sieve.letters.iter().map(|letter| Refused {
         position: letter.raw.position.clone(),
@@ -286,7 +286,7 @@ impl Sieve {
     ///
     /// # Errors
     /// The first bad row's, when bad rows are refused.
-    pub(super) fn sift(&mut self, piece: Piece) -> Result<Vec<RecordBatch>> {
+    pub(super) fn sift(&mut self, piece: &Piece) -> Result<Vec<RecordBatch>> {
         if self.bad == BadRows::Refuse {
             return Ok(vec![self.intake.apply(&piece.batch)?]);
         }

@@ -44,7 +44,7 @@ pub(super) async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
         let rows = gather(stream, limit, |batch| {
             let piece = Piece::arrow(named(batch)?, next_row);
             next_row += piece.batch.num_rows() as u64;
-            sieve.sift(piece)
+            sieve.sift(&piece)
         })
         .await?;
         let delivery = Delivery {

@@ -224,7 +224,7 @@ impl Intake {
                         (own, same.1)
                     }
                     SqlType::Timestamptz if field.data_type() != own.data_type() => {
-                        match cast::to_column(array, own.data_type(), column, &self.zone) {
+                        match to_column(array, own.data_type(), column, &self.zone) {
                             Ok(cast) => (own, cast),
                             Err(_) => same,
                         }

@@ -165,7 +165,7 @@ impl Reader {
                     let (back, batch) = self.accept(session, messages).await?;
                     session = back;
                     match batch {
-                        Accepted::Batch(batch) => pending = Some(batch),
+                        Accepted::Batch(batch) => pending = Some(*batch),
                         Accepted::Nothing => {}
                         Accepted::Gone => return Ok(()),
                     }
@@ -294,7 +294,7 @@ impl Reader {
             if let Some((_, rows)) = batch.parts.pop() {
                 batch.parts = ingest::parts(&scope, &relation, rows, &letters, DOOR)?;
             }
-            Ok((session, Accepted::Batch(batch)))
+            Ok((session, Accepted::Batch(Box::new(batch))))
         })
         .await?
     }
@@ -499,7 +499,7 @@ impl Reader {
 /// What became of polled messages.
 enum Accepted {
     /// Something to store.
-    Batch(Batch),
+    Batch(Box<Batch>),
     /// Nothing was read.
     Nothing,
     /// The table was dropped.

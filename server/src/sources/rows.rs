@@ -38,8 +38,9 @@ impl Sieve<'_> {
     /// Whatever is not a message's fault.
     pub(super) fn sift(&mut self, messages: &Messages) -> Result<Sifted> {
         let mut sifted = Sifted::default();
-        if messages.len() > 0 {
-            self.range(messages, 0..messages.len(), &mut sifted)?;
+        let all = 0..messages.len();
+        if !all.is_empty() {
+            self.range(messages, all, &mut sifted)?;
         }
         Ok(sifted)
     }

@@ -23,8 +23,11 @@ pub const REPLAYS: Oid = Oid(14_002);
 /// Answers to requests that carried an idempotency key.
 pub const KEYS: Oid = Oid(14_003);
 
+/// Gives a table's columns.
+type Columns = fn() -> SchemaRef;
+
 /// The tables, in no order.
-const ALL: [(Oid, &str, fn() -> SchemaRef); 3] = [
+const ALL: [(Oid, &str, Columns); 3] = [
     (DEAD_LETTERS, "dead_letters", letters::schema),
     (REPLAYS, "replays", letters::attempts_schema),
     (KEYS, "idempotency_keys", keys_schema),

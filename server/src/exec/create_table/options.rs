@@ -155,23 +155,3 @@ fn dedup_window(value: &str, options: &BTreeMap<String, String>) -> Result<()> {
         .with_hint("name the columns that tell duplicates: dedup_key = 'event_id'")),
     }
 }
-
-/// An option with one value that is there and others that are not yet.
-fn only(there: &str, later: &[&str], key: &str, value: &str) -> Result<()> {
-    let folded = value.to_lowercase();
-    if folded == there {
-        return Ok(());
-    }
-    let hint = format!("the only value is '{there}'");
-    match later.contains(&folded.as_str()) {
-        true => Err(Error::unsupported(
-            format!("{key} = '{value}' is not supported"),
-            hint,
-        )),
-        false => Err(Error::refused(
-            SqlState::INVALID_PARAMETER_VALUE,
-            format!("invalid value for option \"{key}\": \"{value}\""),
-        )
-        .with_hint(hint)),
-    }
-}
