@@ -85,6 +85,8 @@ impl SqlState {
     /// The HTTP status of an error with this code.
     pub fn http_status(self) -> u16 {
         match self.0 {
+            // what a client sent is no message of its protocol
+            "08P01" => 400,
             "42501" => 403,
             "42P01" | "3F000" | "3D000" | "42704" | "26000" | "34000" => 404,
             "40001" | "42P07" | "42P06" | "42710" | "2BP01" | "55000" | "55006" => 409,

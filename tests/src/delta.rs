@@ -60,7 +60,7 @@ pub fn tables_under(root: &Path) -> Vec<PathBuf> {
         for path in dirs {
             if path.file_name().is_some_and(|n| n == "_delta_log") {
                 found.push(dir.clone());
-            } else {
+            } else if path.file_name().is_none_or(|n| n != "_weir") {
                 open.push(path);
             }
         }

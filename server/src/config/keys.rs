@@ -225,20 +225,6 @@ pub(super) const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
-        name: "segment.body",
-        about: "largest request of the Segment API, also once decompressed",
-        set: |c, t| bytes(t).map(|v| c.segment_body = v),
-        get: |c| Some(show_bytes(c.segment_body)),
-        secret: false,
-    },
-    Key {
-        name: "segment.message",
-        about: "largest event in a request of the Segment API",
-        set: |c, t| bytes(t).map(|v| c.segment_message = v),
-        get: |c| Some(show_bytes(c.segment_message)),
-        secret: false,
-    },
-    Key {
         name: "limits.message",
         about: "largest Flight message",
         set: |c, t| bytes(t).map(|v| c.max_message = v),
@@ -250,6 +236,20 @@ pub(super) const KEYS: &[Key] = &[
         about: "connections each door takes at a time",
         set: |c, t| count(t).map(|v| c.max_connections = v),
         get: |c| Some(c.max_connections.to_string()),
+        secret: false,
+    },
+    Key {
+        name: "segment.body",
+        about: "largest request of the Segment API, also once decompressed",
+        set: |c, t| bytes(t).map(|v| c.segment_body = v),
+        get: |c| Some(show_bytes(c.segment_body)),
+        secret: false,
+    },
+    Key {
+        name: "segment.message",
+        about: "largest event in a request of the Segment API",
+        set: |c, t| bytes(t).map(|v| c.segment_message = v),
+        get: |c| Some(show_bytes(c.segment_message)),
         secret: false,
     },
     Key {

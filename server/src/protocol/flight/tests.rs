@@ -125,7 +125,7 @@ async fn queries_stream_their_rows() {
     let mut client = door.login().await;
     let info = client
         .execute(
-            "SELECT generate_series AS n FROM generate_series(1, 100000)".to_owned(),
+            "SELECT value AS n FROM generate_series(1, 100000)".to_owned(),
             None,
         )
         .await
