@@ -53,7 +53,7 @@ async fn new_keys_become_columns_and_columns_become_wider() {
     let pg = server.connect().await;
     pg.run(
         "CREATE STREAMING TABLE t (id BIGINT NOT NULL, small INT, day DATE) \
-         WITH (schema_evolution = 'add', flush_interval = '1 hour')",
+         WITH (schema_evolution = 'add', on_violation = 'reject', flush_interval = '1 hour')",
     )
     .await;
     accepted(&server, "t", &[json!({"id": 1, "small": 1})]).await;
@@ -172,7 +172,7 @@ async fn new_keys_become_columns_and_columns_become_wider() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_option_unknown_keys_are_refused() {
+async fn without_the_option_rows_with_unknown_keys_are_bad() {
     let server = TestServer::start().await;
     let pg = server.connect().await;
     pg.run("CREATE STREAMING TABLE t (id BIGINT)").await;
@@ -180,8 +180,10 @@ async fn without_the_option_unknown_keys_are_refused() {
         .await;
     for table in ["t", "r"] {
         let refused = send(&server, table, &[json!({"id": 1, "x": 1})]).await;
-        assert_eq!(refused.status, 400);
+        assert_eq!(refused.body["rejected"], json!(1), "{}", refused.text);
         assert_eq!(pg.count(&format!("SELECT count(*) FROM {table}")).await, 0);
+        let letters = "SELECT count(*) FROM weir.dead_letters WHERE table_name =";
+        assert_eq!(pg.count(&format!("{letters} '{table}'")).await, 1);
     }
     server.stop().await;
 }
@@ -206,7 +208,7 @@ async fn what_has_no_column_is_rescued() {
     )
     .await;
     let refused = send(&server, "t", &[json!({"id": "none"})]).await;
-    assert_eq!(refused.status, 400);
+    assert_eq!(refused.body["rejected"], json!(1), "{}", refused.text);
     let rows = texts(&pg, "SELECT id, n, at, _rescued FROM t ORDER BY id").await;
     let rescued = |row: usize| -> Value {
         serde_json::from_str(rows[row][3].as_deref().unwrap_or("null")).unwrap()
