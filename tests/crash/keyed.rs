@@ -115,7 +115,7 @@ async fn letters_are_replayed_once_over_every_crash_point() {
         .await;
         let rows = 300;
         pg.run(&format!(
-            "INSERT INTO {table} SELECT value FROM generate_series(1, {rows})"
+            "INSERT INTO {table} SELECT i FROM generate_series(1, {rows}) AS g (i)"
         ))
         .await;
         pg.run(&format!("ALTER TABLE {table} DROP CONSTRAINT closed"))

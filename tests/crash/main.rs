@@ -56,19 +56,6 @@ const SETTINGS: [(&str, &str); 9] = [
     ("WEIR__JOBS__RETENTION_INTERVAL", "100 ms"),
 ];
 
-/// True for points that only upkeep of stored tables reaches.
-fn is_upkeep(point: &str) -> bool {
-    let kinds = [
-        "compact-",
-        "expire-",
-        "restore-",
-        "checkpoint-",
-        "clean-log-",
-        "vacuum-",
-    ];
-    kinds.iter().any(|kind| point.starts_with(kind))
-}
-
 async fn start(dir: &TempDir) -> Spawned {
     let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), &SETTINGS).await;
     started.unwrap_or_else(|log| panic!("the server ended before it opened its doors:\n{log}"))
