@@ -20,6 +20,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tempfile::TempDir;
 use url::Url;
 
+use super::line::Turn;
+use super::record::{Encoded, Part};
 use super::*;
 
 pub(super) fn schema() -> SchemaRef {
