@@ -9,11 +9,13 @@
 //! | `json`, `csv`, `scan` | the formats |
 //! | `table` | rows of cells → batches, and the rows that are left out |
 //! | `columns`, `datetime`, `decimal` | cells → arrays |
+//! | `exact` | which numbers a double holds as written |
 
 pub(crate) mod columns;
 mod csv;
 mod datetime;
 mod decimal;
+mod exact;
 pub(crate) mod json;
 mod scan;
 pub(crate) mod table;
@@ -26,6 +28,7 @@ use bytes::Bytes;
 
 use crate::error::Result;
 use crate::stream::letters::{Letters, Piece, Raw};
+pub(crate) use exact::is_exact_double;
 
 /// The forms a text of rows comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

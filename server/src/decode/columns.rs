@@ -24,9 +24,9 @@ use uuid::Uuid;
 
 use super::datetime;
 use super::decimal::{self, DecimalError};
+use super::exact::is_exact_double;
 use super::table::{BadCell, Sizes, at, shortened};
 use crate::error::{Error, Result, SqlState};
-use crate::exec::evolve::is_exact_double;
 use crate::types::{self, Evolution, RESCUED, TYPE_KEY, is_canonical_uuid, sql_type};
 
 /// A value as it came.

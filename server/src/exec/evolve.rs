@@ -31,8 +31,6 @@ use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::types::{self, Evolution, RESCUED};
 
-pub(crate) use infer::is_exact_double;
-
 /// What a table's option says.
 pub(super) fn option(table: &Relation) -> Option<Evolution> {
     let streaming = table.kind == RelationKind::StreamingTable;

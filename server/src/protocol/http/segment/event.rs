@@ -15,7 +15,8 @@
 //!
 //! Of the common fields, a table keeps those it has columns for. What a user made up is never lost:
 //! properties and traits without a column, and fields that Segment does not know, go to `properties`
-//! or `context`; an event that has some is refused where the table has neither.
+//! or `context`; an event that has some is refused where the table has neither, and so is one whose
+//! values are two for one place.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -146,7 +147,8 @@ impl<'t> Layout<'t> {
     /// The row of an event, as a JSON object.
     ///
     /// # Errors
-    /// 22023 for what Segment requires, 42703 for what the table has no column for.
+    /// 22023 for what Segment requires, 42703 for what the table has no column for, 42701 for two
+    /// values that one column or name would have to hold.
     pub(super) fn row(&self, raw: &RawValue, common: &Common<'_>) -> Result<String> {
         let fields: Object<'_> =
             serde_json::from_str(raw.get()).map_err(|_| wrong("the event is no JSON object"))?;
@@ -155,7 +157,7 @@ impl<'t> Layout<'t> {
         let traits_alone = matches!(kind.as_str(), "identify" | "group");
         let properties = object(&fields, "properties")?;
         let traits = object(&fields, "traits")?;
-        let own = own(&fields, &properties, &traits, traits_alone);
+        let own = self.own(&fields, &properties, &traits, traits_alone)?;
         let extra = self.left_over(&fields, &properties, &traits)?;
         let context = self.context_of(&fields, common, &extra)?;
         let mut row = String::with_capacity(raw.get().len() + 256);
@@ -173,7 +175,7 @@ impl<'t> Layout<'t> {
                     .or_else(|| common.integrations.map(|raw| Cow::Borrowed(raw.get()))),
                 Source::Field(name) => raw_of(&fields, name),
                 Source::Context => context.as_deref().map(Cow::Borrowed),
-                Source::Properties => self.properties_of(&properties, &traits, &extra),
+                Source::Properties => self.properties_of(&properties, &traits, &extra)?,
                 Source::Traits => (!traits.is_empty()).then(|| Cow::Owned(written(&traits))),
                 Source::ContextPath(path) => {
                     let found = fields.get("context").and_then(|raw| dig(raw, path));
@@ -251,9 +253,7 @@ impl<'t> Layout<'t> {
             None => Object::new(),
         };
         context.extend(object(fields, "context")?);
-        for (name, raw) in extra {
-            context.entry(name.clone()).or_insert(*raw);
-        }
+        join(&mut context, extra)?;
         Ok((!context.is_empty()).then(|| written(&context)))
     }
 
@@ -262,20 +262,77 @@ impl<'t> Layout<'t> {
         properties: &Object<'v>,
         traits: &Object<'v>,
         extra: &Object<'v>,
-    ) -> Option<Cow<'v, str>> {
+    ) -> Result<Option<Cow<'v, str>>> {
         let mut all = properties.clone();
         if !self.traits {
-            for (name, raw) in traits {
-                all.entry(name.clone()).or_insert(*raw);
-            }
+            join(&mut all, traits)?;
         }
         if !self.context {
-            for (name, raw) in extra {
-                all.entry(name.clone()).or_insert(*raw);
+            join(&mut all, extra)?;
+        }
+        Ok((!all.is_empty()).then(|| Cow::Owned(written(&all))))
+    }
+
+    /// The user's own values by their names in snake case: of the call's kind first. One that gives way
+    /// to another of its name must have a place besides its column.
+    fn own<'a>(
+        &self,
+        fields: &Object<'a>,
+        properties: &Object<'a>,
+        traits: &Object<'a>,
+        traits_first: bool,
+    ) -> Result<BTreeMap<String, &'a RawValue>> {
+        let properties = (properties, self.properties);
+        let traits = (traits, self.traits || self.properties);
+        let groups = match traits_first {
+            true => [traits, properties],
+            false => [properties, traits],
+        };
+        let known = groups
+            .into_iter()
+            .flat_map(|(group, kept)| group.iter().map(move |(name, raw)| (name, raw, kept)));
+        let unknown = fields
+            .iter()
+            .filter(|(name, _)| !KNOWN.contains(&name.as_str()))
+            .map(|(name, raw)| (name, raw, self.context || self.properties));
+        let mut all: BTreeMap<String, &RawValue> = BTreeMap::new();
+        for (name, raw, kept) in known.chain(unknown).filter(|(_, raw, _)| !is_null(raw)) {
+            let first = *all.entry(snake(name)).or_insert(*raw);
+            if first.get() != raw.get() && !kept {
+                return Err(two_values(name));
             }
         }
-        (!all.is_empty()).then(|| Cow::Owned(written(&all)))
+        Ok(all)
     }
+}
+
+/// Adds members to an object.
+///
+/// # Errors
+/// 42701 when a name has another value there.
+fn join<'a>(all: &mut Object<'a>, more: &Object<'a>) -> Result<()> {
+    for (name, raw) in more.iter().filter(|(_, raw)| !is_null(raw)) {
+        let there = *all.entry(name.clone()).or_insert(*raw);
+        if is_null(there) {
+            all.insert(name.clone(), *raw);
+        } else if there.get() != raw.get() {
+            return Err(two_values(name));
+        }
+    }
+    Ok(())
+}
+
+fn is_null(raw: &RawValue) -> bool {
+    raw.get() == "null"
+}
+
+fn two_values(name: &str) -> Error {
+    let shown: String = name.chars().take(60).collect();
+    Error::refused(
+        SqlState::DUPLICATE_COLUMN,
+        format!("the event has two values for \"{shown}\""),
+    )
+    .with_hint("give them names of their own, or the table columns \"properties\", \"traits\" and \"context\" of type jsonb")
 }
 
 fn source(column: &str, event_time: Option<&str>) -> Source {
@@ -355,25 +412,6 @@ fn check(kind: &str, fields: &Object<'_>) -> Result<()> {
             "the event has neither \"userId\" nor \"anonymousId\"",
         )),
     }
-}
-
-/// The user's own values by their names in snake case: of the call's kind first.
-fn own<'a>(
-    fields: &Object<'a>,
-    properties: &Object<'a>,
-    traits: &Object<'a>,
-    traits_first: bool,
-) -> BTreeMap<String, &'a RawValue> {
-    let (first, second) = match traits_first {
-        true => (traits, properties),
-        false => (properties, traits),
-    };
-    let mut all = BTreeMap::new();
-    let unknown = fields.iter().filter(|(n, _)| !KNOWN.contains(&n.as_str()));
-    for (name, raw) in first.iter().chain(second).chain(unknown) {
-        all.entry(snake(name)).or_insert(*raw);
-    }
-    all
 }
 
 fn object<'a>(fields: &Object<'a>, name: &str) -> Result<Object<'a>> {

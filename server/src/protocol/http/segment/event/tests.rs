@@ -172,3 +172,27 @@ fn names_become_snake_case() {
         assert_eq!(snake(name), expected);
     }
 }
+
+#[test]
+fn no_value_gives_way_to_another_of_its_name_unless_it_has_another_place() {
+    let small = columns(&[
+        ("ts", SqlType::Timestamptz),
+        ("order_total", SqlType::Float8),
+    ]);
+    let two = |a: Value, b: Value| json!({"userId": "u", "event": "e", "properties": {"orderTotal": a, "order_total": b}});
+    let e = row(&small, "track", &two(json!(1.5), json!(2.5))).unwrap_err();
+    assert_eq!(e.state(), SqlState::DUPLICATE_COLUMN);
+    for event in [two(json!(1.5), json!(1.5)), two(json!(null), json!(1.5))] {
+        assert_eq!(row(&small, "track", &event).unwrap()["order_total"], 1.5);
+    }
+    let kept = row(&full(), "track", &two(json!(1.5), json!(2.5))).unwrap();
+    assert_eq!(
+        kept["properties"],
+        json!({"orderTotal": 1.5, "order_total": 2.5})
+    );
+    // a trait beside a property, a field of the user's own beside one of the context
+    let event = json!({"userId": "u", "properties": {"plan": "a"}, "traits": {"plan": "b"}});
+    assert!(row(&full(), "identify", &event).is_err());
+    let event = json!({"userId": "u", "event": "e", "context": {"ip": 1}, "ip": 2});
+    assert!(row(&full(), "track", &event).is_err());
+}
