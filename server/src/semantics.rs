@@ -31,7 +31,7 @@ use std::sync::Arc;
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::SessionStateDefaults;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF};
 
 /// Puts PostgreSQL's rules into a planner.
 pub fn install(mut builder: SessionStateBuilder) -> SessionStateBuilder {
@@ -42,13 +42,19 @@ pub fn install(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     builder
         .scalar_functions()
         .get_or_insert_default()
-        .push(Arc::new(arithmetic::modulo()));
+        .extend([Arc::new(arithmetic::modulo()), random_uuid()]);
     let mut planners = vec![operators::planner()];
     planners.extend(SessionStateDefaults::default_expr_planners());
     builder
         .with_expr_planners(planners)
         .with_type_planner(types::planner())
         .with_analyzer_rule(Arc::new(casts::Casts))
+}
+
+/// The planner's `uuid()` under PostgreSQL's name as well.
+fn random_uuid() -> Arc<ScalarUDF> {
+    let function = datafusion::functions::string::uuid().as_ref().clone();
+    Arc::new(function.with_aliases(["gen_random_uuid"]))
 }
 
 /// The functions that casts from and to text become. They change with the time zone, nothing else.

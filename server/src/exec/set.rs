@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::{Outcome, Run, token};
 use crate::dialect::words::{fold, parts};
 use crate::error::{Error, Result, SqlState};
+use crate::session::Session;
 
 /// Changes a setting of the session.
 pub(super) fn execute(run: &Run, set: &Set) -> Result<Outcome> {
@@ -39,10 +40,7 @@ pub(super) fn execute(run: &Run, set: &Set) -> Result<Outcome> {
                 .map(text)
                 .collect::<Result<Vec<_>>>()?
                 .join(", ");
-            if name == "weir.read_after" && !value.is_empty() {
-                token::parse(&value)?;
-            }
-            session.set(&name, &value)?;
+            change(&session, &name, &value)?;
         }
         Set::SetTimeZone { local, value } => {
             refuse_local(*local)?;
@@ -90,6 +88,14 @@ pub(super) fn execute(run: &Run, set: &Set) -> Result<Outcome> {
         }
     }
     Outcome::command("SET")
+}
+
+/// Gives a setting a value, once that is known to be one.
+pub(super) fn change(session: &Session, name: &str, value: &str) -> Result<()> {
+    if name.eq_ignore_ascii_case("weir.read_after") && !value.is_empty() {
+        token::parse(value)?;
+    }
+    session.set(name, value)
 }
 
 /// Goes back to defaults.

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
     Value, VisitMut, VisitorMut,
 };
 
-use super::Run;
+use super::{Run, set};
 use crate::dialect::words::parts;
 use crate::error::{Error, Result, SqlState};
 
@@ -36,7 +36,8 @@ pub(super) fn perform(run: &Run, query: &mut Query) -> Result<()> {
                 "the name and value of a setting must not be null",
             ));
         };
-        run.session()?.set(&name, &value)
+        let session = run.session()?;
+        set::change(&session, &name, &value)
     })
 }
 

@@ -47,7 +47,7 @@ pub type Receipt<'a> = Box<dyn Fn(u64) -> Result<Vec<(Oid, Vec<RecordBatch>)>> +
 
 impl Stream {
     /// Stores rows of streaming tables, all or none, each in its table's visible columns; of those
-    /// that a table has already, by its [`DedupSpec`], it keeps what it has. They are durable and
+    /// that a table has already, by its [`DedupSpec`](super::DedupSpec), it keeps what it has. They are durable and
     /// visible on return; the position of the last row is the commit token.
     ///
     /// # Errors
