@@ -7,6 +7,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `json`, `csv`, `scan` | the formats |
+//! | `event` | events of Segment's API → rows as JSON objects |
 //! | `table` | rows of cells → batches, and the rows that are left out |
 //! | `columns`, `datetime`, `decimal` | cells → arrays |
 //! | `exact` | which numbers a double holds as written |
@@ -15,6 +16,7 @@ pub(crate) mod columns;
 mod csv;
 mod datetime;
 mod decimal;
+pub(crate) mod event;
 mod exact;
 pub(crate) mod json;
 mod scan;
@@ -23,11 +25,13 @@ pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 
-use crate::error::Result;
-use crate::stream::letters::{Letters, Piece, Raw};
+use crate::error::{Error, Result};
+use crate::stream::letters::{Form, Letters, Piece, Raw, Source};
 pub(crate) use exact::is_exact_double;
 
 /// The forms a text of rows comes in.
@@ -75,6 +79,33 @@ pub fn text(
         TextFormat::JsonArray => json::array(body, columns, bad),
         TextFormat::Csv => csv::rows(body, columns, bad),
     }
+}
+
+/// Decodes lines of JSON objects that are not rows as they came: the line `n` was made of the `n`th of
+/// these, counted from 1, which becomes the letter when it is bad.
+///
+/// # Errors
+/// As [`text`].
+pub fn made(lines: &Bytes, of: Arc<[Raw]>, columns: &SchemaRef, bad: BadRows) -> Result<Decoded> {
+    json::lines_of(lines, Source::Made(of), columns, bad)
+}
+
+/// Decodes an event of Segment's API again that became a letter.
+///
+/// # Errors
+/// As [`text`], and what makes an event no row.
+pub fn event_again(raw: &Raw, event_time: Option<&str>, columns: &SchemaRef) -> Result<Decoded> {
+    let event = serde_json::from_slice(&raw.bytes)
+        .map_err(|_| Error::Internal("an event's dead letter is no JSON".to_owned()))?;
+    let common = event::Common::of_context(raw.context.as_deref().unwrap_or_default())?;
+    let row = event::Layout::new(columns, event_time).row(event, &common)?;
+    let row = Raw {
+        bytes: row.into(),
+        form: Form::Json,
+        context: None,
+        position: None,
+    };
+    json::one(&row, columns)
 }
 
 /// Decodes one row again that became a letter: a JSON object, or a record of CSV under the header that

@@ -48,6 +48,8 @@ pub enum Door {
     Flight,
     /// HTTP.
     Http,
+    /// Segment's API, over HTTP.
+    Segment,
     /// The server itself.
     System,
 }
@@ -59,6 +61,7 @@ impl Door {
             Self::Pg => "pg",
             Self::Flight => "flight",
             Self::Http => "http",
+            Self::Segment => "segment",
             Self::System => "system",
         }
     }
@@ -159,7 +162,7 @@ impl Session {
     /// role is made up, so that traces tell such rows from those of people.
     pub fn open_for_writes(engine: &Arc<Engine>, name: &str, table: &Relation) -> Arc<Self> {
         let role = format!("write key of {name}");
-        Self::make(engine, &role, Door::Http, Some(table.oid))
+        Self::make(engine, &role, Door::Segment, Some(table.oid))
     }
 
     fn make(engine: &Arc<Engine>, role: &str, door: Door, opened: Option<Oid>) -> Arc<Self> {

@@ -91,6 +91,29 @@ def wrong_key():
     return type(errors[0]).__name__
 
 
+def unknown_properties():
+    other = secrets.token_urlsafe(18)
+    with psycopg.connect(**checks.pg, autocommit=True) as connection:
+        connection.execute(
+            "CREATE STREAMING TABLE segment_grows (message_id TEXT, type TEXT, event TEXT, user_id TEXT, "
+            "amount INT, CHECK (amount >= 0)) WITH (dedup_key = 'message_id', dedup_window = '1 day', "
+            f"schema_evolution = 'add', segment_write_key = '{other}')"
+        )
+    client = Client(other, host=checks.http, max_retries=1)
+    client.track("u", "Order Completed", {"orderTotal": 9.5, "amount": 1})
+    client.track("u", "Order Completed", {"amount": -1, "never": True})
+    client.identify("u", {"plan": "pro"})
+    client.shutdown()
+    sql = "SELECT order_total, plan, context_library_name FROM segment_grows ORDER BY type"
+    library = "analytics-python"
+    equal(rows(sql), [(None, "pro", library), (9.5, None, library)])
+    letters = (
+        "SELECT door, sqlstate, convert_from(raw, 'UTF8') LIKE '%never%' FROM weir.dead_letters "
+        "WHERE table_name = 'segment_grows'"
+    )
+    return equal(rows(letters), [("segment", "23514", True)])
+
+
 def node():
     script = pathlib.Path(__file__).with_name("segment_events.mjs")
     installed = os.environ["WEIR_SEGMENT_NODE"]
@@ -109,6 +132,7 @@ checks.check("every call of the Python library", lambda: every_call(False))
 checks.check("every call, compressed", lambda: every_call(True))
 checks.check("many events, some of them twice", many_events)
 checks.check("a wrong key is told", wrong_key)
+checks.check("unknown properties become columns, a bad event a letter", unknown_properties)
 if os.environ.get("WEIR_SEGMENT_NODE"):
     checks.check("every call of the Node library", node)
 checks.end()

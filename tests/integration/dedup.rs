@@ -96,6 +96,71 @@ async fn every_door_tells_how_many_rows_were_there() {
     server.stop().await;
 }
 
+/// After a restore the table says again what a duplicate is, before and after a restart, with and without
+/// an event time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_table_decides_what_is_a_duplicate() {
+    let mut server = TestServer::start().await;
+    let pg = server.connect().await;
+    let tables = [
+        ("timed", "event_time = 'ts', "),
+        ("arrived", "dedup_window = '1 day', "),
+    ];
+    for (table, options) in tables {
+        pg.run(&format!(
+            "CREATE STREAMING TABLE {table} (id BIGINT, ts TIMESTAMPTZ) \
+             WITH ({options} dedup_key = 'id', flush_interval = '1 hour')"
+        ))
+        .await;
+    }
+    drop(pg);
+    let send = async |server: &TestServer, table: &str, ids: &[i64]| {
+        let told = server.http().send_rows("public", table, lines(ids)).await;
+        let told = told.unwrap().body;
+        ["accepted", "duplicate"].map(|k| told[k].as_u64().unwrap())
+    };
+    for (table, _) in tables {
+        let flush = format!("FLUSH TABLE {table}");
+        let pg = server.connect().await;
+        assert_eq!(send(&server, table, &[1, 2]).await, [2, 0]);
+        pg.run(&flush).await;
+        assert_eq!(send(&server, table, &[2, 3, 4]).await, [2, 1]);
+        pg.run(&flush).await;
+        // in memory when the restore begins: it is taken away too
+        assert_eq!(send(&server, table, &[5]).await, [1, 0]);
+        let version = "TO VERSION AS OF 1";
+        pg.run(&format!("RESTORE TABLE {table} {version}")).await;
+        let all = format!("SELECT string_agg(id::text, ',' ORDER BY id) FROM {table}");
+        assert_eq!(pg.value(&all).await, "1,2", "{table}");
+        assert_eq!(send(&server, table, &[1, 2, 3, 5]).await, [2, 2], "{table}");
+        assert_eq!(send(&server, table, &[3, 4]).await, [1, 1], "{table}");
+        pg.run(&flush).await;
+        pg.run(&format!("RESTORE TABLE {table} {version}")).await;
+        drop(pg);
+
+        server = server.restart().await;
+        let pg = server.connect().await;
+        assert_eq!(pg.value(&all).await, "1,2", "{table}");
+        assert_eq!(send(&server, table, &[1, 2, 3, 6]).await, [2, 2], "{table}");
+        pg.run(&format!("UPDATE {table} SET id = 7 WHERE id = 6"))
+            .await;
+        pg.run(&format!("DELETE FROM {table} WHERE id = 1")).await;
+        pg.run(&format!("ALTER TABLE {table} ADD COLUMN extra INT"))
+            .await;
+        drop(pg);
+
+        server = server.restart().await;
+        let pg = server.connect().await;
+        assert_eq!(
+            send(&server, table, &[1, 2, 3, 6, 7]).await,
+            [2, 3],
+            "{table}"
+        );
+        assert_eq!(pg.value(&all).await, "1,2,3,6,7", "{table}");
+    }
+    server.stop().await;
+}
+
 /// Many callers send the same rows at once: each is stored once, and whoever is told of a duplicate
 /// can read the row.
 #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,31 @@ async fn accepted(server: &TestServer, table: &str, rows: &[Value]) {
     assert_eq!(answer.body["accepted"], rows.len());
 }
 
+fn told(answer: &tests::http::Answer, accepted: usize, rejected: usize) {
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let told = (&answer.body["accepted"], &answer.body["rejected"]);
+    assert_eq!(
+        told,
+        (&json!(accepted), &json!(rejected)),
+        "{}",
+        answer.text
+    );
+}
+
+/// Position, bytes and code of the letters of a table, in the order of their places.
+async fn letters(pg: &PgSession, table: &str) -> Vec<[String; 3]> {
+    let sql = format!(
+        "SELECT position, convert_from(raw, 'UTF8'), sqlstate FROM weir.dead_letters \
+         WHERE table_name = '{table}' AND replayed_at IS NULL ORDER BY position"
+    );
+    let rows = texts(pg, &sql).await;
+    let letter = |row: Vec<Option<String>>| -> [String; 3] {
+        let mut cells = row.into_iter().map(Option::unwrap_or_default);
+        std::array::from_fn(|_| cells.next().unwrap_or_default())
+    };
+    rows.into_iter().map(letter).collect()
+}
+
 async fn columns(pg: &PgSession, table: &str) -> Vec<(String, String)> {
     let sql = format!(
         "SELECT column_name, data_type FROM information_schema.columns \
@@ -171,6 +196,171 @@ async fn new_keys_become_columns_and_columns_become_wider() {
     server.stop().await;
 }
 
+/// What evolution cannot place holds up nobody else, and only good rows make columns.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_without_a_place_becomes_a_letter() {
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    let table = "(id BIGINT NOT NULL, n INT, day DATE, CONSTRAINT small CHECK (n < 100))";
+    pg.run(&format!(
+        "CREATE STREAMING TABLE t {table} WITH (schema_evolution = 'add')"
+    ))
+    .await;
+    let body = [
+        r#"{"id":1,"new":1}"#,
+        r#"{"id":2,"n":"many"}"#,
+        r#"{"id":3,"a b":1}"#,
+        r#"{"id":4,"day":"soon","other":2}"#,
+        r#"{"id":5,"NEW":1}"#,
+        r#"{"id":6,"n":500,"third":1}"#,
+        r#"{"id":7,"new":"x"}"#,
+        r#"{"id":8,"s":"\ud800"}"#,
+        r#"{"id":9,"n":5}"#,
+    ];
+    let http = server.http();
+    let answer = http.send_rows("public", "t", body.join("\n")).await;
+    told(&answer.unwrap(), 3, 6);
+    let expected = [2, 3, 4, 5, 6, 8].map(|line| {
+        let state = ["22P02", "42703", "22007", "42703", "23514", "", "22021"][line - 2];
+        [
+            format!("line {line}"),
+            body[line - 1].to_owned(),
+            state.to_owned(),
+        ]
+    });
+    assert_eq!(letters(&pg, "t").await, expected);
+    let found = columns(&pg, "t").await;
+    let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["id", "n", "day", "new"]);
+    assert_eq!(found[3].1, "text");
+    let rows = texts(&pg, "SELECT id, new FROM t ORDER BY id").await;
+    assert_eq!(
+        rows,
+        [some(&["1", "1"]), some(&["7", "x"]), some(&["9", "NULL"])]
+    );
+
+    // with nothing but bad rows nothing changes
+    let bad = r#"{"id":null,"y":1}
+{"id":1,"n":"x","y":1}
+"#;
+    let answer = server.http().send_rows("public", "t", bad).await.unwrap();
+    told(&answer, 0, 2);
+    assert_eq!(columns(&pg, "t").await.len(), 4);
+    drop(pg);
+    let server = server.restart().await;
+    let pg = server.connect().await;
+    assert_eq!(letters(&pg, "t").await.len(), 8);
+
+    // what would pass is told without a change of the table
+    pg.run("ALTER TABLE t DROP CONSTRAINT small").await;
+    let only =
+        "position IN ('line 2', 'line 3', 'line 4', 'line 5', 'line 6') AND sqlstate <> '23502'";
+    let replay = format!("REPLAY DEAD LETTERS FOR t WHERE {only}");
+    let dry = texts(&pg, &format!("{replay} DRY RUN")).await;
+    assert_eq!(dry, [some(&["3", "3"])]);
+    assert_eq!(columns(&pg, "t").await, found);
+    assert_eq!(texts(&pg, &replay).await, [some(&["3", "3"])]);
+    let now = columns(&pg, "t").await;
+    assert_eq!(now[1].1, "text");
+    let mut names: Vec<_> = now[4..].iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["third", "y"]);
+    pg.run("ALTER TABLE t SET (schema_evolution = 'rescue')")
+        .await;
+    assert_eq!(texts(&pg, &replay).await, [some(&["3", "0"])]);
+    let kept = texts(
+        &pg,
+        "SELECT id, _rescued FROM t WHERE _rescued IS NOT NULL ORDER BY id",
+    )
+    .await;
+    assert_eq!(kept[0], some(&["3", "{\"a b\":1}"]));
+    assert_eq!(kept.len(), 3);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_request_adds_no_columns() {
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    pg.run(
+        "CREATE STREAMING TABLE t (id BIGINT NOT NULL, CHECK (id <> 13)) \
+         WITH (schema_evolution = 'add', on_violation = 'reject')",
+    )
+    .await;
+    for bad in [
+        json!({"id": 13}),
+        json!({"id": 2, "a b": 1}),
+        json!({"id": 2, "X": 1}),
+    ] {
+        let refused = send(&server, "t", &[json!({"id": 1, "x": 1}), bad]).await;
+        assert_eq!(refused.status, 400, "{}", refused.text);
+        assert_eq!(columns(&pg, "t").await.len(), 1);
+    }
+    assert_eq!(pg.count("SELECT count(*) FROM t").await, 0);
+    assert_eq!(letters(&pg, "t").await.len(), 0);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arrow_rows_without_a_place_become_letters_too() {
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    for mode in ["add", "rescue"] {
+        // what a constraint is about stays as it is; what cannot be NULL cannot be rescued
+        pg.run(&format!(
+            "CREATE STREAMING TABLE t_{mode} (id BIGINT, n INT NOT NULL, CHECK (n <> 7)) \
+             WITH (schema_evolution = '{mode}')"
+        ))
+        .await;
+        let table = format!("t_{mode}");
+        let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3, 4]));
+        let n: ArrayRef = Arc::new(StringArray::from(vec!["5", "six", "7", "8"]));
+        let x: ArrayRef = Arc::new(Float64Array::from(vec![None, None, None, Some(0.5)]));
+        let batch = RecordBatch::try_from_iter([("id", ids), ("n", n), ("x", x)]).unwrap();
+        let mut flight = server.flight().await;
+        let told = flight.put("public", &table, vec![batch]).await.unwrap();
+        let told: Value = serde_json::from_slice(&told).unwrap();
+        assert_eq!(
+            (&told["accepted"], &told["rejected"]),
+            (&json!(2), &json!(2))
+        );
+        let found = letters(&pg, &table).await;
+        let places: Vec<_> = found
+            .iter()
+            .map(|l| (l[0].as_str(), l[2].as_str()))
+            .collect();
+        assert_eq!(places, [("row 2", "22P02"), ("row 3", "23514")], "{mode}");
+        assert_eq!(found[0][1], "{\"id\":2,\"n\":\"six\",\"x\":null}");
+        assert_eq!(pg.value(&format!("SELECT sum(n) FROM {table}")).await, "13");
+    }
+    server.stop().await;
+}
+
+/// A request of nothing but bad rows takes time by its length, not by its square.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_rows_without_a_place_is_found_in_time() {
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    pg.run(
+        "CREATE STREAMING TABLE t (id BIGINT NOT NULL, n INT, CHECK (n < 100)) \
+         WITH (schema_evolution = 'add')",
+    )
+    .await;
+    let line = |n: usize| match n % 4 {
+        0 => format!("{{\"id\":{n},\"n\":\"x{n}\"}}\n"),
+        1 => format!("{{\"id\":{n},\"a {n}\":1}}\n"),
+        2 => format!("{{\"id\":{n},\"n\":{}}}\n", 100 + n),
+        _ => format!("{{\"id\":{n},\"day\":\"\\ud800\"}}\n"),
+    };
+    let flood: String = (0..40_000).map(line).collect::<String>() + "{\"id\":1,\"good\":1}\n";
+    let started = std::time::Instant::now();
+    let answer = server.http().send_rows("public", "t", flood).await.unwrap();
+    told(&answer, 1, 40_000);
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+    assert_eq!(columns(&pg, "t").await.len(), 3);
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_option_rows_with_unknown_keys_are_bad() {
     let server = TestServer::start().await;
@@ -304,8 +494,8 @@ async fn hostile_keys_end_at_the_limit() {
         Value::Object(keys.collect())
     };
     accepted(&server, "t", &[row(0, 900)]).await;
-    let refused = send(&server, "t", &[row(900, 1000)]).await;
-    assert_eq!(refused.status, 400, "{}", refused.text);
+    let refused = send(&server, "t", &[row(900, 1000), row(10, 20)]).await;
+    told(&refused, 1, 1);
     assert_eq!(columns(&pg, "t").await.len(), 901);
     accepted(&server, "t", &[row(800, 901)]).await;
     server.stop().await;

@@ -100,6 +100,7 @@ async fn a_bad_event_does_not_reject_its_batch() {
     )
     .await;
     assert_eq!(again.body["duplicate"], 2);
+    assert_eq!(told.body["dead_letters"], 5);
     let all_bad = call(
         &http,
         "batch",
@@ -212,5 +213,198 @@ async fn keys_are_unique_secret_and_can_be_changed() {
         (told.status, &told.body["error"]["code"]),
         (400, &"42703".into())
     );
+    server.stop().await;
+}
+
+/// Position, code and bytes of the letters of a door.
+async fn letters(pg: &tests::PgSession) -> Vec<[String; 3]> {
+    let sql = "SELECT position, sqlstate, convert_from(raw, 'UTF8') FROM weir.dead_letters \
+               WHERE door = 'segment' AND format = 'segment' AND replayed_at IS NULL ORDER BY position";
+    let letter = |row: tests::pg::TextRow| -> [String; 3] {
+        let mut cells = row.into_iter().map(Option::unwrap_or_default);
+        std::array::from_fn(|_| cells.next().unwrap_or_default())
+    };
+    pg.rows(sql)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(letter)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_bad_event_becomes_a_letter_and_can_be_replayed() {
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    pg.run(
+        "CREATE STREAMING TABLE events (message_id TEXT, type TEXT, event TEXT, user_id TEXT, \
+         ts TIMESTAMPTZ, received_at TIMESTAMPTZ, context JSONB, amount INT, \
+         CONSTRAINT positive CHECK (amount >= 0)) \
+         WITH (event_time = 'ts', dedup_key = 'message_id', segment_write_key = 'wk-1')",
+    )
+    .await;
+    let http = keyed(&server, "wk-1");
+    let event = |id: &str, properties: Value| {
+        json!({"type": "track", "userId": "u", "event": "e", "messageId": id,
+            "timestamp": "2026-01-01T00:00:00Z", "properties": properties})
+    };
+    let mut late = event("4", json!({}));
+    late["timestamp"] = json!("soon");
+    let events = [
+        event("1", json!({"amount": 1})),
+        json!(7),
+        json!({"userId": "u"}),
+        late,
+        event("5", json!({"size": 2})),
+        event("6", json!({"amount": -1})),
+        event("7", json!({"amount": "much"})),
+        json!({"type": "nonsense", "userId": "u"}),
+        json!({"type": "track", "userId": "u", "event": "x".repeat(40_000)}),
+    ];
+    let batch =
+        json!({"sentAt": "2026-01-01T00:01:00Z", "context": {"ip": "::1"}, "batch": events});
+    let told = call(&http, "batch", &batch).await;
+    assert_eq!(told.status, 200, "{}", told.text);
+    let counts = ["accepted", "rejected", "dead_letters"];
+    assert_eq!(
+        counts.map(|k| told.body[k].as_u64().unwrap()),
+        [1, 8, 8],
+        "{}",
+        told.text
+    );
+    let codes = told.body["errors"].as_array().unwrap().iter();
+    let codes: Vec<_> = codes
+        .map(|e| (e["index"].as_u64().unwrap(), e["code"].clone()))
+        .collect();
+    let expected = [
+        (2, "22023"),
+        (3, "22023"),
+        (4, "22007"),
+        (5, "42703"),
+        (6, "23514"),
+        (7, "22P02"),
+        (8, "22023"),
+        (9, "54000"),
+    ];
+    let of = expected.map(|(at, code): (usize, &str)| {
+        [
+            format!("event {at}"),
+            code.to_owned(),
+            events[at - 1].to_string(),
+        ]
+    });
+    assert_eq!(letters(&pg).await, of);
+    let expected = expected.map(|(at, code)| (at as u64 - 1, json!(code)));
+    assert_eq!(codes, expected);
+    assert_eq!(told.body["errors"][4]["messageId"], "6");
+
+    // an event alone, and one that nobody could be told of but by the answer
+    let told = call(&http, "track", &json!({"event": "e"})).await;
+    assert_eq!((told.status, &told.body["dead_letters"]), (400, &json!(1)));
+    let broken = http.post("/v1/track").body("{");
+    assert_eq!(answer(broken).await.unwrap().status, 400);
+    assert_eq!(letters(&pg).await.len(), 9);
+    assert_eq!(letters(&pg).await[0][0], "event 1");
+    let by = "SELECT DISTINCT door FROM weir.audit_log WHERE command = 'INGEST'";
+    assert_eq!(pg.value(by).await, "segment");
+    drop(pg);
+
+    let server = server.restart().await;
+    let pg = server.connect().await;
+    pg.run("ALTER TABLE events ADD COLUMN size INT").await;
+    pg.run("ALTER TABLE events DROP CONSTRAINT positive").await;
+    let replayed = pg.rows("REPLAY DEAD LETTERS FOR events").await.unwrap();
+    let counts: Vec<_> = replayed[0].iter().flatten().cloned().collect();
+    assert_eq!(counts, ["3", "6"]);
+    // as if they had been good at once
+    let sql = "SELECT message_id, size, amount, context FROM events WHERE ts = received_at - INTERVAL '1 minute' \
+               AND message_id IS NOT NULL ORDER BY message_id";
+    let rows = pg.rows(sql).await.unwrap();
+    let rows: Vec<String> = rows
+        .into_iter()
+        .map(|r| {
+            r.into_iter()
+                .map(|c| c.unwrap_or("-".into()))
+                .collect::<Vec<_>>()
+                .join("|")
+        })
+        .collect();
+    let ip = "{\"ip\":\"::1\"}";
+    let expected = ["1|-|1", "5|2|-", "6|-|-1"].map(|row| format!("{row}|{ip}"));
+    assert_eq!(rows, expected);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_keeps_no_letters_says_so() {
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    pg.run(
+        "CREATE STREAMING TABLE events (user_id TEXT, amount INT) \
+         WITH (segment_write_key = 'wk-1', on_violation = 'reject')",
+    )
+    .await;
+    let event = |amount: Value| json!({"type": "track", "userId": "u", "event": "e", "properties": {"amount": amount}});
+    let batch = json!({"batch": [event(json!(1)), 7, event(json!("x")), event(json!(2))]});
+    let told = call(&keyed(&server, "wk-1"), "batch", &batch).await;
+    let counts = ["accepted", "rejected", "dead_letters"];
+    assert_eq!(
+        counts.map(|k| told.body[k].as_u64().unwrap()),
+        [2, 2, 0],
+        "{}",
+        told.text
+    );
+    assert_eq!(pg.count("SELECT count(*) FROM weir.dead_letters").await, 0);
+    assert_eq!(pg.count("SELECT count(*) FROM events").await, 2);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_keys_become_columns_or_are_rescued() {
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    for (mode, key) in [("add", "wk-1"), ("rescue", "wk-2")] {
+        pg.run(&format!(
+            "CREATE STREAMING TABLE t_{mode} (type TEXT, user_id TEXT, amount INT, CHECK (amount >= 0)) \
+             WITH (schema_evolution = '{mode}', segment_write_key = '{key}')"
+        ))
+        .await;
+    }
+    let events = json!({"context": {"ip": "::1", "app": {"name": "a"}}, "batch": [
+        {"type": "track", "userId": "u", "event": "e", "properties": {"amount": 1, "orderTotal": 9.5, "type": "x"}},
+        {"type": "identify", "userId": "u", "traits": {"plan": "pro", "tags": ["a"]}, "shoeSize": 44},
+        {"type": "track", "userId": "u", "event": "e", "properties": {"amount": -1, "never": 1}},
+        {"type": "track", "userId": "u", "event": "e", "properties": {"x".repeat(64): 1}},
+    ]});
+    let told = call(&keyed(&server, "wk-1"), "batch", &events).await;
+    let counts = ["accepted", "rejected", "dead_letters"].map(|k| told.body[k].as_u64().unwrap());
+    assert_eq!(counts, [2, 2, 2], "{}", told.text);
+    let columns = "SELECT string_agg(column_name || ' ' || data_type, ', ' ORDER BY column_name) \
+                   FROM information_schema.columns WHERE table_name = 't_add'";
+    assert_eq!(
+        pg.value(columns).await,
+        "amount integer, context_app_name text, context_ip text, order_total double precision, \
+         plan text, properties_type text, shoe_size bigint, tags jsonb, type text, user_id text"
+    );
+    let row = "SELECT order_total || plan || properties_type || shoe_size || context_ip || context_app_name \
+               FROM (SELECT max(order_total) AS order_total, max(plan) AS plan, max(shoe_size) AS shoe_size, \
+               max(properties_type) AS properties_type, min(context_ip) AS context_ip, \
+               min(context_app_name) AS context_app_name FROM t_add) t";
+    assert_eq!(pg.value(row).await, "9.5prox44::1a");
+    // the columns are found again, whatever the case
+    let again = json!({"userId": "u", "event": "e", "properties": {"Order Total": 3}});
+    assert_eq!(
+        call(&keyed(&server, "wk-1"), "track", &again).await.body["accepted"],
+        1
+    );
+    assert_eq!(pg.value("SELECT sum(order_total) FROM t_add").await, "12.5");
+
+    let told = call(&keyed(&server, "wk-2"), "batch", &events).await;
+    let counts = ["accepted", "rejected", "dead_letters"].map(|k| told.body[k].as_u64().unwrap());
+    assert_eq!(counts, [3, 1, 1], "{}", told.text);
+    let kept = "SELECT _rescued FROM t_rescue WHERE type = 'identify'";
+    let kept: Value = serde_json::from_str(&pg.value(kept).await).unwrap();
+    let expected = json!({"plan": "pro", "tags": ["a"], "shoe_size": 44, "context_ip": "::1", "context_app_name": "a"});
+    assert_eq!(kept, expected);
     server.stop().await;
 }

@@ -20,7 +20,17 @@ const SAMPLE_LINES: usize = 16;
 
 /// One object per line; blank lines are skipped.
 pub(super) fn lines(body: &Bytes, schema: &SchemaRef, bad: BadRows) -> Result<Decoded> {
-    let mut table = Table::new(schema, text_source(body), bad);
+    lines_of(body, text_source(body), schema, bad)
+}
+
+/// The same, where letters come from another source.
+pub(super) fn lines_of(
+    body: &Bytes,
+    source: Source,
+    schema: &SchemaRef,
+    bad: BadRows,
+) -> Result<Decoded> {
+    let mut table = Table::new(schema, source, bad);
     let text = match (utf8(body, 1), bad) {
         (Ok(text), _) => text,
         (Err(_), BadRows::Collect) => return broken_lines(body, table),

@@ -9,26 +9,41 @@
 //!
 //! A door that decodes text puts what has no place into a column `_rescued` of JSON objects, one per
 //! row ([`Evolution::of`] tells it to); Arrow data brings columns. Both come here before the
-//! rows are checked. The rights are those of INSERT: the table's owner has chosen the option.
+//! rows are checked. The rights are those of INSERT: the table's owner has chosen the option. Rows for which
+//! there is no place even so are bad ones, each by itself.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `add`, `rescue` | the two options |
+//! | `needs`, `infer` | what values need of columns |
+//! | `sift` | which rows a table cannot get columns for |
+//! | `part`, `place` | values without a column, and into the one they have got |
 
 mod add;
 mod infer;
+mod needs;
+mod part;
+mod place;
 mod rescue;
+mod sift;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Float64Type, Schema};
 use arrow::json::LineDelimitedWriter;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use catalog::{Column, Relation, RelationKind};
 
-use super::write::to_column;
+use super::write::{Intake, to_column};
+use crate::decode::BadRows;
 use crate::engine::scope::Scope;
-use crate::error::{Error, Result, SqlState};
+use crate::error::{Error, Report, Result, SqlState};
 use crate::types::{self, Evolution, RESCUED};
 
 /// What a table's option says.
@@ -54,23 +69,124 @@ pub(super) fn rescued_column() -> Column {
     }
 }
 
-/// Rows in columns that the table has, and the scope that knows these columns.
+/// What is wrong with rows, by their places in a batch.
+pub(super) type Bad = BTreeMap<usize, Report>;
+
+/// Rows in columns that their table has.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// The rows that have a place.
+    pub(super) batch: RecordBatch,
+    /// Which of the given rows these are; all of them when there is nothing to say.
+    rows: Option<Vec<usize>>,
+    /// The given rows that are left out.
+    pub(super) bad: Bad,
+}
+
+impl Prepared {
+    /// Rows as they are.
+    pub(super) fn whole(batch: RecordBatch) -> Self {
+        Self {
+            batch,
+            rows: None,
+            bad: Bad::new(),
+        }
+    }
+
+    /// A batch without its bad rows.
+    fn without(batch: &RecordBatch, bad: Bad) -> Result<Self> {
+        if bad.is_empty() {
+            return Ok(Self::whole(batch.clone()));
+        }
+        let all = 0..batch.num_rows();
+        let keep: Vec<bool> = all.clone().map(|row| !bad.contains_key(&row)).collect();
+        let rows = all.filter(|row| keep[*row]).collect();
+        Ok(Self {
+            batch: filter_record_batch(batch, &BooleanArray::from(keep))?,
+            rows: Some(rows),
+            bad,
+        })
+    }
+
+    /// The given row that a row is.
+    pub(super) fn given(&self, row: usize) -> usize {
+        let rows = self.rows.as_ref();
+        rows.and_then(|rows| rows.get(row)).copied().unwrap_or(row)
+    }
+}
+
+/// Rows in columns that the table has, and the scope that knows these columns. Bad rows are left out.
 ///
 /// # Errors
-/// What no column can be made for, and values that no wider type of their column takes.
+/// What is wrong with the first bad row, when those are refused; what is no row's fault.
 pub(super) async fn prepare(
     scope: &Arc<Scope>,
     table: &Relation,
     batches: Vec<RecordBatch>,
-) -> Result<(Arc<Scope>, Vec<RecordBatch>)> {
+    bad_rows: BadRows,
+) -> Result<(Arc<Scope>, Vec<Prepared>)> {
     match option(table) {
-        None => Ok((Arc::clone(scope), batches)),
-        Some(Evolution::Add) => add::prepare(scope, table, batches).await,
+        None => {
+            let whole = batches.into_iter().map(Prepared::whole);
+            Ok((Arc::clone(scope), whole.collect()))
+        }
+        Some(Evolution::Add) => add::prepare(scope, table, batches, bad_rows).await,
+        Some(Evolution::Rescue) => {
+            let (_, kept) = trial(scope, table, batches)?;
+            if bad_rows == BadRows::Refuse {
+                first(kept.iter().map(|prepared| &prepared.bad))?;
+            }
+            Ok((Arc::clone(scope), kept))
+        }
+    }
+}
+
+/// As [`prepare`] for rows that are all good, as the table stores them.
+///
+/// # Errors
+/// What is wrong with the first bad row, also by the table's constraints.
+pub(super) async fn accept(
+    scope: &Arc<Scope>,
+    table: &Relation,
+    batches: Vec<RecordBatch>,
+) -> Result<Vec<RecordBatch>> {
+    let (scope, prepared) = prepare(scope, table, batches, BadRows::Refuse).await?;
+    let Some(table) = scope.catalog.relation_by_oid(table.oid) else {
+        return Err(Error::undefined_table(&table.name));
+    };
+    let intake = Intake::new(&scope, table)?;
+    prepared.iter().map(|p| intake.apply(&p.batch)).collect()
+}
+
+/// What [`prepare`] would make of the table and of rows of which the bad ones are left out; nothing
+/// changes.
+///
+/// # Errors
+/// What is no row's fault.
+pub(super) fn trial(
+    scope: &Arc<Scope>,
+    table: &Relation,
+    batches: Vec<RecordBatch>,
+) -> Result<(Relation, Vec<Prepared>)> {
+    match option(table) {
+        None => {
+            let whole = batches.into_iter().map(Prepared::whole);
+            Ok((table.clone(), whole.collect()))
+        }
+        Some(Evolution::Add) => add::trial(scope, table, batches),
         Some(Evolution::Rescue) => {
             let zone = &scope.caller.time_zone;
             let kept = batches.iter().map(|b| rescue::rows(b, table, zone));
-            Ok((Arc::clone(scope), kept.collect::<Result<_>>()?))
+            Ok((table.clone(), kept.collect::<Result<_>>()?))
         }
+    }
+}
+
+/// Fails with the first bad row, if there is one.
+fn first<'a>(bad: impl IntoIterator<Item = &'a Bad>) -> Result<()> {
+    match bad.into_iter().find_map(|bad| bad.values().next()) {
+        None => Ok(()),
+        Some(why) => Err(Error::Refused(Box::new(why.clone()))),
     }
 }
 
@@ -94,6 +210,26 @@ fn fit(given: &ArrayRef, column: &Column, zone: &str) -> Result<ArrayRef> {
         }
     }
     to_column(given, &ty, column, zone)
+}
+
+/// The rows whose values a column does not take, ascending, and what is wrong with them. They are found by
+/// halving.
+fn misfits(given: &ArrayRef, column: &Column, zone: &str) -> Vec<(usize, Error)> {
+    let mut found = Vec::new();
+    let mut open = vec![(0, given.len())];
+    while let Some((first, rows)) = open.pop() {
+        let Err(e) = fit(&given.slice(first, rows), column, zone) else {
+            continue;
+        };
+        if rows <= 1 {
+            found.push((first, e));
+            continue;
+        }
+        let half = rows / 2;
+        open.push((first + half, rows - half));
+        open.push((first, half));
+    }
+    found
 }
 
 /// Each row of some columns as the inside of a JSON object: `"a":1,"b":"x"`, empty where all are NULL.
@@ -126,17 +262,18 @@ fn rescued(batch: &RecordBatch) -> Result<Option<Vec<Option<Cow<'_, str>>>>> {
     let Some(column) = batch.column_by_name(RESCUED) else {
         return Ok(None);
     };
-    let not_objects = || {
-        Error::refused(
-            SqlState::INVALID_TEXT_REPRESENTATION,
-            format!("column \"{RESCUED}\" takes JSON objects as text"),
-        )
-    };
     if let Some(texts) = column.as_string_opt::<i32>() {
         return Ok(Some(texts.iter().map(|t| t.map(Cow::Borrowed)).collect()));
     }
-    let texts = arrow::compute::cast(column, &DataType::Utf8).map_err(|_| not_objects())?;
-    let texts = texts.as_string_opt::<i32>().ok_or_else(not_objects)?;
+    let texts = arrow::compute::cast(column, &DataType::Utf8).map_err(|_| no_objects())?;
+    let texts = texts.as_string_opt::<i32>().ok_or_else(no_objects)?;
     let owned = texts.iter().map(|t| t.map(|t| Cow::Owned(t.to_owned())));
     Ok(Some(owned.collect()))
+}
+
+fn no_objects() -> Error {
+    Error::refused(
+        SqlState::INVALID_TEXT_REPRESENTATION,
+        format!("column \"{RESCUED}\" takes JSON objects as text"),
+    )
 }

@@ -8,7 +8,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use catalog::{Oid, Privilege, Relation, RelationKind};
 
-use super::evolve;
+use super::evolve::{self, Prepared};
 use super::relations;
 use super::write::Intake;
 use crate::decode::{BadRows, Decoded};
@@ -19,7 +19,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 use crate::session::Session;
 use crate::stream::head::Lsn;
-use crate::stream::letters::{self, Addressee, Letters, Piece, Raws};
+use crate::stream::letters::{self, Addressee, Letters, Piece, Raw, Raws};
 use crate::stream::line::Turn;
 use crate::stream::{Appended, Origin, Receipt, Stream, internal};
 use crate::types;
@@ -178,19 +178,17 @@ pub async fn store(
     let relation = target(scope, schema, table)?;
     check_insert(scope, relation)?;
     scope.touch(relation.oid);
-    let (batches, raws): (Vec<_>, Vec<_>) =
-        rows.pieces.into_iter().map(|p| (p.batch, p.raws)).unzip();
-    let (scope, batches) = evolve::prepare(scope, relation, batches).await?;
+    let pieces = rows.pieces;
+    let batches = pieces.iter().map(|p| p.batch.clone()).collect();
+    let bad = bad_rows(relation, usual);
+    let (scope, prepared) = evolve::prepare(scope, relation, batches, bad).await?;
     let scope = &scope;
     let relation = target(scope, schema, table)?;
-    if batches.len() != raws.len() {
-        return Err(Error::Internal("batches got lost".to_owned()));
-    }
     let mut sieve = Sieve::new(scope, relation, usual)?;
     sieve.letters = rows.letters;
-    let mut good = Vec::with_capacity(batches.len());
-    for (batch, raws) in batches.into_iter().zip(raws) {
-        good.append(&mut sieve.sift(&Piece { batch, raws })?);
+    let mut good = Vec::with_capacity(pieces.len());
+    for (piece, prepared) in pieces.iter().zip(prepared) {
+        good.append(&mut sieve.sift_prepared(piece, prepared)?);
     }
     let refused = sieve.letters.iter().map(|letter| Refused {
         position: letter.raw.position.clone(),
@@ -211,17 +209,12 @@ pub fn accept(
     relation: &Relation,
     batches: Vec<RecordBatch>,
 ) -> Result<Vec<RecordBatch>> {
-    let (scope, batches) = match evolve::option(relation) {
-        None => (Arc::clone(scope), batches),
-        Some(_) => {
-            tokio::runtime::Handle::current().block_on(evolve::prepare(scope, relation, batches))?
-        }
-    };
-    let Some(relation) = scope.catalog.relation_by_oid(relation.oid) else {
-        return Err(Error::undefined_table(&relation.name));
-    };
-    let intake = Intake::new(&scope, relation)?;
-    batches.iter().map(|b| intake.apply(b)).collect()
+    if evolve::option(relation).is_none() {
+        let intake = Intake::new(scope, relation)?;
+        return batches.iter().map(|b| intake.apply(b)).collect();
+    }
+    let accepted = evolve::accept(scope, relation, batches);
+    tokio::runtime::Handle::current().block_on(accepted)
 }
 
 /// What a source stores at once: rows that were accepted, and letters of those that were not.
@@ -287,21 +280,35 @@ impl Sieve {
     /// # Errors
     /// The first bad row's, when bad rows are refused.
     pub(super) fn sift(&mut self, piece: &Piece) -> Result<Vec<RecordBatch>> {
+        self.sift_prepared(piece, Prepared::whole(piece.batch.clone()))
+    }
+
+    /// As [`Self::sift`], for rows of the piece that were brought into the table's columns.
+    fn sift_prepared(&mut self, piece: &Piece, mut rows: Prepared) -> Result<Vec<RecordBatch>> {
         if self.bad == BadRows::Refuse {
-            return Ok(vec![self.intake.apply(&piece.batch)?]);
+            return Ok(vec![self.intake.apply(&rows.batch)?]);
         }
-        let sorted = self.intake.sort(&piece.batch)?;
+        for (row, why) in std::mem::take(&mut rows.bad) {
+            let raw = self.raw(piece, row)?;
+            self.letters.add(raw, &Error::Refused(Box::new(why)))?;
+        }
+        let sorted = self.intake.sort(&rows.batch)?;
         for (row, error) in sorted.bad {
-            let raw = match &piece.raws {
-                Raws::Rendered(first) => {
-                    let one = self.intake.readable(&piece.batch.slice(row, 1))?;
-                    Piece::arrow(one, first + row as u64).raw(0)?
-                }
-                Raws::Cut { .. } | Raws::Each(_) => piece.raw(row)?,
-            };
+            let raw = self.raw(piece, rows.given(row))?;
             self.letters.add(raw, &error)?;
         }
         Ok(sorted.good)
+    }
+
+    /// The bytes of a row as it came.
+    fn raw(&self, piece: &Piece, row: usize) -> Result<Raw> {
+        match &piece.raws {
+            Raws::Rendered(first) => {
+                let one = self.intake.readable(&piece.batch.slice(row, 1))?;
+                Piece::arrow(one, first + row as u64).raw(0)
+            }
+            Raws::Cut { .. } | Raws::Each(_) => piece.raw(row),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::ingest::accepted_schema;
 use super::write::Intake;
 use super::{Outcome, Run, evolve, query, relations, rows};
-use crate::decode;
+use crate::decode::{self, BadRows};
 use crate::dialect::{self, ReplayDeadLetters};
 use crate::engine::activity::now_micros;
 use crate::engine::scope::Scope;
@@ -62,7 +62,6 @@ pub(super) async fn execute(run: &Run, s: &ReplayDeadLetters) -> Result<Outcome>
     *state.config_mut() = few;
     let mut letters = rows::start(&run, &state, &plan).await?;
     let mut replay = Replay {
-        intake: Intake::new(&run.scope, &relation)?,
         columns: accepted_schema(&relation),
         relation,
         guard: Some(guard),
@@ -128,7 +127,6 @@ fn letters_of(relation: &Relation, s: &ReplayDeadLetters) -> Result<Query> {
 
 /// A replay on its way.
 struct Replay {
-    intake: Intake,
     relation: Relation,
     columns: SchemaRef,
     /// Goes with each record into the task that stores it: no other replay begins before that is done,
@@ -142,10 +140,11 @@ struct Replay {
 impl Replay {
     /// Tries the letters of a batch; those that pass are stored with the note that they did.
     async fn try_again(&mut self, run: &Run, batch: &RecordBatch, dry_run: bool) -> Result<()> {
+        let letters = (0..batch.num_rows()).map(|row| self.one(batch, row));
+        let letters = letters.collect::<Result<Vec<_>>>()?;
         let mut passed: Vec<RecordBatch> = Vec::new();
-        let mut tried = Vec::with_capacity(batch.num_rows());
-        for row in 0..batch.num_rows() {
-            let (id, outcome) = Box::pin(self.one(run, batch, row)).await?;
+        let mut tried = Vec::with_capacity(letters.len());
+        for (id, outcome) in Box::pin(self.take(run, letters, dry_run)).await? {
             let error = match outcome {
                 Ok(rows) => {
                     passed.push(rows);
@@ -182,13 +181,8 @@ impl Replay {
         Ok(())
     }
 
-    /// One letter: its id, and its row or what is wrong with it now.
-    async fn one(
-        &mut self,
-        run: &Run,
-        batch: &RecordBatch,
-        row: usize,
-    ) -> Result<(String, Result<RecordBatch>)> {
+    /// One letter: its id, and its row or why it cannot be read.
+    fn one(&self, batch: &RecordBatch, row: usize) -> Result<(String, Result<RecordBatch>)> {
         let text = |column: usize| {
             let texts = batch.column(column).as_string_opt::<i32>();
             texts.filter(|t| t.is_valid(row)).map(|t| t.value(row))
@@ -208,28 +202,50 @@ impl Replay {
             return Ok((id.to_owned(), Err(cut)));
         }
         let raw = Bytes::copy_from_slice(bytes.value(row));
-        let outcome = match self.read(form, text(2), raw) {
-            Ok(given) => self.take(run, given).await,
-            Err(e) => Err(e),
-        };
-        Ok((id.to_owned(), outcome))
+        Ok((id.to_owned(), self.read(form, text(2), raw)))
     }
 
-    /// The row as the table stores it; the table may get columns for it.
-    async fn take(&mut self, run: &Run, given: RecordBatch) -> Result<RecordBatch> {
-        if evolve::option(&self.relation).is_none() {
-            return self.intake.apply(&given);
-        }
-        let (scope, given) = evolve::prepare(&run.scope, &self.relation, vec![given]).await?;
-        let Some(relation) = scope.catalog.relation_by_oid(self.relation.oid) else {
-            return Err(Error::undefined_table(&self.relation.name));
+    /// The rows as the table stores them. It may get columns for them; in a dry run they are judged as if
+    /// it had got them.
+    async fn take(
+        &mut self,
+        run: &Run,
+        letters: Vec<(String, Result<RecordBatch>)>,
+        dry_run: bool,
+    ) -> Result<Vec<(String, Result<RecordBatch>)>> {
+        let given = letters.iter().filter_map(|(_, row)| row.as_ref().ok());
+        let given: Vec<RecordBatch> = given.cloned().collect();
+        let (relation, prepared) = match dry_run {
+            true => evolve::trial(&run.scope, &self.relation, given)?,
+            false => {
+                let rows = BadRows::Collect;
+                let (scope, prepared) =
+                    evolve::prepare(&run.scope, &self.relation, given, rows).await?;
+                let relation = scope.catalog.relation_by_oid(self.relation.oid);
+                let relation =
+                    relation.ok_or_else(|| Error::undefined_table(&self.relation.name))?;
+                (relation.clone(), prepared)
+            }
         };
-        self.relation = relation.clone();
-        self.intake = Intake::new(&scope, relation)?;
-        match given.as_slice() {
-            [one] => self.intake.apply(one),
-            _ => Err(Error::Internal("a row got lost".to_owned())),
+        let intake = Intake::new(&run.scope, &relation)?;
+        let mut prepared = prepared.into_iter();
+        let taken = letters.into_iter().map(|(id, row)| {
+            let row = row.and_then(|_| {
+                let lost = || Error::Internal("a row got lost".to_owned());
+                let mut row = prepared.next().ok_or_else(lost)?;
+                match row.bad.pop_first() {
+                    None => intake.apply(&row.batch),
+                    Some((_, why)) => Err(Error::Refused(Box::new(why))),
+                }
+            });
+            (id, row)
+        });
+        let taken = taken.collect();
+        if !dry_run {
+            self.columns = accepted_schema(&relation);
+            self.relation = relation;
         }
+        Ok(taken)
     }
 
     /// The row that bytes spell, by the columns of today.
@@ -253,6 +269,18 @@ impl Replay {
                     position: None,
                 };
                 let decoded = decode::again(&raw, header.as_deref(), &self.columns)?;
+                decoded.pieces.into_iter().map(|p| p.batch).collect()
+            }
+            Form::Segment => {
+                let raw = Raw {
+                    bytes,
+                    form,
+                    context: context.map(Arc::from),
+                    position: None,
+                };
+                let event_time = self.relation.options.get("event_time");
+                let event_time = event_time.map(String::as_str);
+                let decoded = decode::event_again(&raw, event_time, &self.columns)?;
                 decoded.pieces.into_iter().map(|p| p.batch).collect()
             }
             Form::Avro | Form::Message => {

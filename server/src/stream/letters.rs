@@ -38,6 +38,8 @@ pub enum Form {
     CopyCsv,
     /// A tuple of `COPY` in binary format.
     CopyBinary,
+    /// An event of Segment's API; the context is what it shared with its request.
+    Segment,
     /// A message's value in Avro, whose schema a registry has. Not read again.
     Avro,
     /// A message's value as it is. Not read again.
@@ -46,12 +48,13 @@ pub enum Form {
 
 impl Form {
     /// Those that can be read again.
-    pub const READABLE: [Self; 5] = [
+    pub const READABLE: [Self; 6] = [
         Self::Json,
         Self::Csv,
         Self::CopyText,
         Self::CopyCsv,
         Self::CopyBinary,
+        Self::Segment,
     ];
 
     /// Its word in the table.
@@ -62,6 +65,7 @@ impl Form {
             Self::CopyText => "copy-text",
             Self::CopyCsv => "copy-csv",
             Self::CopyBinary => "copy-binary",
+            Self::Segment => "segment",
             Self::Avro => "avro",
             Self::Message => "message",
         }
@@ -120,6 +124,8 @@ pub enum Source {
         /// What reading a row needs besides.
         context: Option<Arc<str>>,
     },
+    /// What the lines of a text were made of, one each.
+    Made(Arc<[Raw]>),
 }
 
 impl Source {
@@ -139,6 +145,15 @@ impl Source {
                     context: context.clone(),
                     position: Some(format!("line {}", span.line)),
                 }
+            }
+            Self::Made(raws) => {
+                let place = (span.line as usize).saturating_sub(1);
+                raws.get(place).cloned().unwrap_or_else(|| Raw {
+                    bytes: Bytes::new(),
+                    form: Form::Message,
+                    context: None,
+                    position: Some(format!("line {}", span.line)),
+                })
             }
         }
     }

@@ -4,18 +4,19 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, StringArray, UInt32Array};
-use arrow::compute::{is_not_null, nullif, take};
+use arrow::compute::{nullif, take};
 use arrow::datatypes::{Field, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use catalog::{Column, Relation};
 
-use super::{column, fit, members, rescued};
-use crate::error::{Error, Result, SqlState};
+use super::{Bad, Prepared, column, fit, members, misfits, no_objects, rescued};
+use crate::error::Result;
 use crate::types::{self, RESCUED};
 
-/// Rows in the table's columns.
-pub(super) fn rows(batch: &RecordBatch, table: &Relation, zone: &str) -> Result<RecordBatch> {
+/// Rows in the table's columns; those are bad whose values are for a column that cannot be NULL instead.
+pub(super) fn rows(batch: &RecordBatch, table: &Relation, zone: &str) -> Result<Prepared> {
     let rows = batch.num_rows();
+    let mut bad = Bad::new();
     let mut objects: Vec<String> = vec![String::new(); rows];
     let mut fields = Vec::new();
     let mut columns: Vec<ArrayRef> = Vec::new();
@@ -33,7 +34,7 @@ pub(super) fn rows(batch: &RecordBatch, table: &Relation, zone: &str) -> Result<
         let as_is = known.generated.is_some() || types::sql_type(field) == known.sql_type;
         let fitted = match as_is {
             true => Arc::clone(given),
-            false => fitted(given, known, zone, &mut objects)?,
+            false => fitted(given, known, zone, &mut objects, &mut bad)?,
         };
         let ty = fitted.data_type().clone();
         fields.push(
@@ -52,18 +53,16 @@ pub(super) fn rows(batch: &RecordBatch, table: &Relation, zone: &str) -> Result<
         }
     }
     if let Some(given) = rescued(batch)? {
-        for (object, more) in objects.iter_mut().zip(given) {
+        for (row, (object, more)) in objects.iter_mut().zip(given).enumerate() {
             let Some(more) = more.as_deref().map(str::trim) else {
                 continue;
             };
-            let inside = more.strip_prefix('{').and_then(|m| m.strip_suffix('}'));
-            let inside = inside.ok_or_else(|| {
-                Error::refused(
-                    SqlState::INVALID_TEXT_REPRESENTATION,
-                    format!("column \"{RESCUED}\" takes JSON objects as text"),
-                )
-            })?;
-            join(object, inside.trim());
+            match more.strip_prefix('{').and_then(|m| m.strip_suffix('}')) {
+                Some(inside) => join(object, inside.trim()),
+                None => {
+                    bad.entry(row).or_insert_with(|| no_objects().report());
+                }
+            }
         }
     }
     if objects.iter().any(|o| !o.is_empty()) {
@@ -75,11 +74,9 @@ pub(super) fn rows(batch: &RecordBatch, table: &Relation, zone: &str) -> Result<
         columns.push(Arc::new(texts));
     }
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    Ok(RecordBatch::try_new_with_options(
-        Arc::new(Schema::new(fields)),
-        columns,
-        &options,
-    )?)
+    let schema = Arc::new(Schema::new(fields));
+    let batch = RecordBatch::try_new_with_options(schema, columns, &options)?;
+    Prepared::without(&batch, bad)
 }
 
 fn join(object: &mut String, more: &str) {
@@ -89,28 +86,35 @@ fn join(object: &mut String, more: &str) {
     object.push_str(more);
 }
 
-/// The values that fit; the others go to their rows' objects.
+/// The values that fit; the others go to their rows' objects, or make these bad.
 fn fitted(
     given: &ArrayRef,
     column: &Column,
     zone: &str,
     objects: &mut [String],
+    bad: &mut Bad,
 ) -> Result<ArrayRef> {
     let whole = match fit(given, column, zone) {
         Ok(whole) => return Ok(whole),
-        // NULL cannot stand for it
-        Err(e) if !column.nullable => return Err(e),
         Err(e) => e,
     };
-    let fits = |row: usize| given.is_null(row) || fit(&given.slice(row, 1), column, zone).is_ok();
-    let fits: Vec<bool> = (0..given.len()).map(fits).collect();
-    let misfits = BooleanArray::from_iter(fits.iter().map(|f| Some(!f)));
-    let kept = fit(&nullif(given, &misfits)?, column, zone).map_err(|_| whole)?;
-    let rows = fits.iter().enumerate().filter(|(_, fits)| !**fits);
-    let rows = rows.filter_map(|(row, _)| u32::try_from(row).ok());
+    let misfits = misfits(given, column, zone);
+    let mut gone = vec![false; given.len()];
+    misfits.iter().for_each(|(row, _)| gone[*row] = true);
+    let kept = nullif(given, &BooleanArray::from(gone))?;
+    let kept = fit(&kept, column, zone).map_err(|_| whole)?;
+    // NULL cannot stand for it
+    if !column.nullable {
+        for (row, e) in misfits {
+            bad.entry(row).or_insert_with(|| e.report());
+        }
+        return Ok(kept);
+    }
+    let rows = misfits
+        .iter()
+        .filter_map(|(row, _)| u32::try_from(*row).ok());
     let rows = UInt32Array::from_iter_values(rows);
     let values = take(given, &rows, None)?;
-    debug_assert!(is_not_null(&values)?.true_count() == rows.len());
     let field = Field::new(&column.name, values.data_type().clone(), true);
     let texts = members(vec![field], vec![values], rows.len())?;
     for (row, text) in rows.values().iter().zip(texts) {

@@ -1,4 +1,7 @@
-//! Rows of Arrow data and of decoded text, in a table that rescues what has no place.
+//! Rows of Arrow data and of decoded text, in a table that rescues what has no place, and in one that
+//! gets columns.
+
+mod model;
 
 use std::sync::Arc;
 
@@ -38,7 +41,7 @@ fn table(evolution: &str) -> Relation {
             rescued_column(),
         ],
         partition_by: Vec::new(),
-        checks: std::collections::BTreeMap::new(),
+        checks: BTreeMap::new(),
         options: [("schema_evolution".to_owned(), evolution.to_owned())].into(),
         location: None,
         query: None,
@@ -55,7 +58,9 @@ fn rescue(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
             .into_iter()
             .map(|(name, values)| (name, values, true)),
     );
-    rescue::rows(&batch.unwrap(), &table("rescue"), "UTC")
+    let prepared = rescue::rows(&batch.unwrap(), &table("rescue"), "UTC")?;
+    first([&prepared.bad])?;
+    Ok(prepared.batch)
 }
 
 fn kept(batch: &RecordBatch) -> Vec<Value> {
@@ -159,4 +164,31 @@ fn a_column_without_null_gives_nothing_away() {
     let id: ArrayRef = Arc::new(StringArray::from(vec!["one"]));
     let e = rescue(vec![("id", id)]).unwrap_err();
     assert_eq!(e.state(), SqlState::INVALID_TEXT_REPRESENTATION);
+}
+
+#[test]
+fn a_bad_row_leaves_the_others() {
+    let id: ArrayRef = Arc::new(StringArray::from(vec!["1", "two", "3", "4"]));
+    let kept: ArrayRef = Arc::new(StringArray::from(vec![None, None, Some("[]"), Some("{}")]));
+    let batch = RecordBatch::try_from_iter_with_nullable([("id", id, true), (RESCUED, kept, true)]);
+    let prepared = rescue::rows(&batch.unwrap(), &table("rescue"), "UTC").unwrap();
+    assert_eq!(prepared.bad.keys().copied().collect::<Vec<_>>(), [1, 2]);
+    let ids = prepared.batch.column(0).as_primitive::<Int64Type>();
+    assert_eq!(ids.values(), &[1, 4]);
+    assert_eq!([prepared.given(0), prepared.given(1)], [0, 3]);
+}
+
+/// What does not fit is found in all places, and only there.
+#[test]
+fn misfits_are_found_by_halving() {
+    let column = column("n", SqlType::Int4, true);
+    for wrong in [vec![], vec![0], vec![6], vec![2, 3], (0..7).collect()] {
+        let texts = (0..7).map(|n| match wrong.contains(&n) {
+            true => "?".to_owned(),
+            false => n.to_string(),
+        });
+        let given: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+        let found = misfits(&given, &column, "UTC");
+        assert_eq!(found.iter().map(|(n, _)| *n).collect::<Vec<_>>(), wrong);
+    }
 }

@@ -1,11 +1,11 @@
 //! `POST /v1/{track,identify,page,screen,group,alias,batch}`: events as Segment's libraries send them.
 //!
-//! A write key names the table. Each event stands alone: one that is wrong is reported and the others
-//! are stored. Which column takes what is in [`event`].
-
-mod event;
+//! A write key names the table. Each event stands alone: one that is wrong is reported, becomes a dead
+//! letter where the table keeps such, and the others are stored. Which column takes what is in
+//! [`crate::decode::event`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
@@ -15,20 +15,22 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use chrono::Utc;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use self::event::{Common, Layout};
 use super::Shared;
 use super::body::{self, Encoding};
 use super::problem::{Problem, error_object};
-use crate::decode::{self, Decoded, TextFormat};
+use crate::decode::event::{self, Common, Layout};
+use crate::decode::{self, BadRows, Decoded};
 use crate::error::{Error, Report, Result, SqlState};
 use crate::exec::ingest::Refused;
 use crate::metrics;
 use crate::protocol::backend::Keyed;
 use crate::session::IngestTable;
+use crate::stream::letters::{Form, Letters, Raw};
 use crate::stream::line::Turn;
 
 /// The calls, with what they are in a `type`.
@@ -43,16 +45,24 @@ const REPORTED: usize = 100;
 struct Outcome {
     accepted: u64,
     duplicate: u64,
+    /// How many of the wrong ones became dead letters.
+    kept: u64,
     token: Option<String>,
     /// Which event, its `messageId`, and what is wrong with it.
     errors: Vec<(usize, Option<String>, Report)>,
 }
 
-/// A good event: its place in the request, its id, its row as a JSON object.
+/// A good event: its place in the request, its row as a JSON object.
 struct Good {
     index: usize,
-    id: Option<String>,
     row: String,
+}
+
+/// The events of a request, and what is wrong with some before the table has seen them.
+struct Events {
+    ids: Vec<Option<String>>,
+    raws: Arc<[Raw]>,
+    malformed: Vec<(usize, Error)>,
 }
 
 /// Stores the events of a body. Success means that they are durable and visible.
@@ -140,6 +150,10 @@ async fn take(
     let layout = Layout::new(&target.columns, table.event_time.as_deref());
     let mut outcome = Outcome::default();
     let mut good = Vec::with_capacity(events.len());
+    let mut malformed = Vec::new();
+    let shared_with: Arc<str> = common.context().into();
+    let mut raws = Vec::with_capacity(events.len());
+    let mut ids = Vec::with_capacity(events.len());
     for (index, raw) in events.into_iter().enumerate() {
         let id = event::id(raw);
         let row = match raw.get().len() <= limits.message {
@@ -147,14 +161,47 @@ async fn take(
             false => Err(too_long(limits.message)),
         };
         match row {
-            Ok(row) => good.push(Good { index, id, row }),
-            Err(e) => outcome.errors.push((index, id, e.report())),
+            Ok(row) => good.push(Good { index, row }),
+            Err(e) => {
+                outcome.errors.push((index, id.clone(), e.report()));
+                malformed.push((index, e));
+            }
         }
+        ids.push(id);
+        raws.push(Raw {
+            bytes: within(&body, raw.get()),
+            form: Form::Segment,
+            context: Some(Arc::clone(&shared_with)),
+            position: Some(position(index)),
+        });
     }
-    store(&table, &target, good, &mut outcome).await?;
+    let events = Events {
+        ids,
+        raws: raws.into(),
+        malformed: match target.bad_rows {
+            BadRows::Collect => malformed,
+            BadRows::Refuse => Vec::new(),
+        },
+    };
+    store(&table, &target, events, good, &mut outcome).await?;
     outcome.errors.sort_by_key(|(index, ..)| *index);
     metrics::ingested("segment", outcome.accepted, started.elapsed());
     Ok(outcome)
+}
+
+/// Where an event stands, as dead letters name it.
+fn position(index: usize) -> String {
+    format!("event {}", index + 1)
+}
+
+/// A part of the body, which shares its memory.
+fn within(body: &Bytes, part: &str) -> Bytes {
+    let from = (part.as_ptr() as usize).checked_sub(body.as_ptr() as usize);
+    let range = from.map(|from| from..from + part.len());
+    match range.filter(|range| range.end <= body.len()) {
+        Some(range) => body.slice(range),
+        None => Bytes::copy_from_slice(part.as_bytes()),
+    }
 }
 
 /// Stores events together. Those that are wrong become dead letters, or, where the table refuses such,
@@ -162,15 +209,17 @@ async fn take(
 async fn store(
     table: &Keyed,
     target: &IngestTable,
+    mut events: Events,
     good: Vec<Good>,
     outcome: &mut Outcome,
 ) -> Result<()> {
     let mut open = vec![good];
     while let Some(mut group) = open.pop() {
-        if group.is_empty() {
+        // malformed events go with the first that are stored, or alone if there are none
+        if group.is_empty() && (events.malformed.is_empty() || !open.is_empty()) {
             continue;
         }
-        let stored = match rows(&group, target) {
+        let stored = match rows(&group, &events, target) {
             Ok(rows) => {
                 let (schema, name) = (&table.schema, &table.table);
                 let rows = table
@@ -184,16 +233,22 @@ async fn store(
             Ok(receipt) => {
                 outcome.accepted += receipt.accepted;
                 outcome.duplicate += receipt.duplicate;
+                outcome.kept += receipt.rejected;
                 outcome.token = Some(receipt.token);
+                let told: Vec<usize> = events.malformed.drain(..).map(|(index, _)| index).collect();
                 let refused = receipt.refused.into_iter();
-                outcome
-                    .errors
-                    .extend(refused.filter_map(|r| wrong(&group, r)));
+                let refused = refused.filter_map(|r| wrong(&events, r));
+                let refused = refused.filter(|(index, ..)| told.binary_search(index).is_err());
+                outcome.errors.extend(refused);
             }
-            Err(e) if !of_the_data(&e) => return Err(e),
+            Err(e) if group.is_empty() || !of_the_data(&e) => return Err(e),
             Err(e) if group.len() == 1 => {
-                let wrong = group.pop().map(|g| (g.index, g.id, e.report()));
+                let wrong = group.pop().map(|g| g.index);
+                let wrong = wrong.map(|index| (index, events.ids[index].clone(), e.report()));
                 outcome.errors.extend(wrong);
+                if open.is_empty() {
+                    open.push(group);
+                }
             }
             Err(_) => {
                 // the first half is stored first: events keep their order
@@ -206,10 +261,11 @@ async fn store(
     Ok(())
 }
 
-/// The event that a refused row was made of: they are a line each.
-fn wrong(group: &[Good], refused: Refused) -> Option<(usize, Option<String>, Report)> {
-    let line = refused.position.as_deref()?.strip_prefix("line ")?;
-    let event = group.get(line.parse::<usize>().ok()?.checked_sub(1)?)?;
+/// The event that was refused.
+fn wrong(events: &Events, refused: Refused) -> Option<(usize, Option<String>, Report)> {
+    let place = refused.position.as_deref()?.strip_prefix("event ")?;
+    let index = place.parse::<usize>().ok()?.checked_sub(1)?;
+    let id = events.ids.get(index)?.clone();
     let report = Report {
         state: refused.state,
         message: refused.message,
@@ -217,17 +273,30 @@ fn wrong(group: &[Good], refused: Refused) -> Option<(usize, Option<String>, Rep
         hint: None,
         position: None,
     };
-    Some((event.index, event.id.clone(), report))
+    Some((index, id, report))
 }
 
-fn rows(group: &[Good], target: &IngestTable) -> Result<Decoded> {
-    let mut text = String::with_capacity(group.iter().map(|g| g.row.len() + 1).sum());
+/// The rows of good events, a line each where the event stands in its request, and letters of others.
+fn rows(group: &[Good], events: &Events, target: &IngestTable) -> Result<Decoded> {
+    let lines = group.last().map_or(0, |last| last.index + 1);
+    let mut text = String::with_capacity(group.iter().map(|g| g.row.len()).sum::<usize>() + lines);
+    let mut line = 0;
     for good in group {
+        text.extend(std::iter::repeat_n('\n', good.index - line));
+        line = good.index;
         text.push_str(&good.row);
-        text.push('\n');
     }
-    let format = TextFormat::NdJson;
-    decode::text(format, &text.into(), &target.columns, target.bad_rows)
+    let raws = Arc::clone(&events.raws);
+    let mut rows = decode::made(&text.into(), raws, &target.columns, target.bad_rows)?;
+    let mut letters = Letters::default();
+    for (index, e) in &events.malformed {
+        if let Some(raw) = events.raws.get(*index) {
+            letters.add(raw.clone(), e)?;
+        }
+    }
+    letters.append(std::mem::take(&mut rows.letters))?;
+    rows.letters = letters;
+    Ok(rows)
 }
 
 /// True for what is wrong with a row, not with the server or the table.
@@ -269,6 +338,7 @@ impl IntoResponse for Outcome {
             "token": self.token,
             "accepted": self.accepted,
             "rejected": self.errors.len(),
+            "dead_letters": self.kept,
             "duplicate": self.duplicate,
             "errors": errors,
         });

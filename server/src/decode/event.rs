@@ -1,4 +1,5 @@
-//! One event → one row: what Segment's specification calls *common fields* by the names of columns.
+//! One event of Segment's API → one row: what Segment's specification calls *common fields* by the names
+//! of columns.
 //!
 //! | column | takes |
 //! |---|---|
@@ -15,21 +16,29 @@
 //!
 //! Of the common fields, a table keeps those it has columns for. What a user made up is never lost:
 //! properties and traits without a column, and fields that Segment does not know, go to `properties`
-//! or `context`; an event that has some is refused where the table has neither, and so is one whose
-//! values are two for one place.
+//! or `context`. Where the table has neither, its `schema_evolution` says what becomes of them and of what
+//! lies in `context`: they are keys of the row by names that would find them again (`shoe_size`,
+//! `context_page_url`). Without it the event is refused, and so is one whose values are two for one place.
+
+mod times;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use arrow::datatypes::{DataType, Field, SchemaRef};
-use chrono::{DateTime, SecondsFormat, TimeZone, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use self::times::{check_times, happened, moment, original, sent, time};
 use crate::error::{Error, Result, SqlState};
-use crate::types::TYPE_KEY;
+use crate::types::{Evolution, TYPE_KEY};
 
 type Object<'a> = BTreeMap<String, &'a RawValue>;
+
+/// A value that no column takes: what it is a member of, its name there, and itself.
+type Homeless<'a> = (&'static str, String, &'a RawValue);
 
 /// Fields that Segment knows: a table that has no column for one does not keep it.
 const KNOWN: [&str; 24] = [
@@ -59,10 +68,13 @@ const KNOWN: [&str; 24] = [
     "writeKey",
 ];
 
+/// How deep members of `context` become columns of their own; what lies below is JSON.
+const DEPTH: usize = 2;
+
 /// What the events of a request share.
-pub(super) struct Common<'a> {
+pub(crate) struct Common<'a> {
     /// The call, when the path tells it.
-    call: Option<&'a str>,
+    call: Option<String>,
     received: DateTime<Utc>,
     sent: Option<DateTime<Utc>>,
     context: Option<&'a RawValue>,
@@ -71,7 +83,7 @@ pub(super) struct Common<'a> {
 
 impl<'a> Common<'a> {
     /// Of a batch.
-    pub(super) fn of(whole: &Object<'a>, received: DateTime<Utc>) -> Self {
+    pub(crate) fn of(whole: &Object<'a>, received: DateTime<Utc>) -> Self {
         Self {
             call: None,
             received,
@@ -82,14 +94,54 @@ impl<'a> Common<'a> {
     }
 
     /// Of an event that came alone.
-    pub(super) fn alone(call: &'a str, received: DateTime<Utc>) -> Self {
+    pub(crate) fn alone(call: &str, received: DateTime<Utc>) -> Self {
         Self {
-            call: Some(call),
+            call: Some(call.to_owned()),
             received,
             sent: None,
             context: None,
             integrations: None,
         }
+    }
+
+    /// What a dead letter must keep of it, as a JSON object.
+    pub(crate) fn context(&self) -> String {
+        let mut kept = serde_json::Map::new();
+        let time = |at: DateTime<Utc>| Value::from(at.to_rfc3339_opts(SecondsFormat::Nanos, true));
+        kept.insert("received".to_owned(), time(self.received));
+        kept.extend(self.call.clone().map(|c| ("call".to_owned(), c.into())));
+        kept.extend(self.sent.map(|at| ("sent".to_owned(), time(at))));
+        let mut text = Value::Object(kept).to_string();
+        let shared = [
+            ("context", self.context),
+            ("integrations", self.integrations),
+        ];
+        for (name, raw) in shared {
+            if let Some(raw) = raw {
+                text.pop();
+                text.push_str(&format!(",{}:{}}}", quoted(name), raw.get()));
+            }
+        }
+        text
+    }
+
+    /// Reads [`Self::context`].
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(crate) fn of_context(text: &'a str) -> Result<Self> {
+        let none = || Error::Internal("an event's dead letter has no context".to_owned());
+        let kept: Object<'a> = serde_json::from_str(text).map_err(|_| none())?;
+        Ok(Self {
+            call: kept.get("call").and_then(|raw| self::text(raw)),
+            received: kept
+                .get("received")
+                .and_then(|raw| time(raw))
+                .ok_or_else(none)?,
+            sent: kept.get("sent").and_then(|raw| time(raw)),
+            context: kept.get("context").copied(),
+            integrations: kept.get("integrations").copied(),
+        })
     }
 }
 
@@ -115,17 +167,20 @@ enum Source {
 }
 
 /// How a table takes events.
-pub(super) struct Layout<'t> {
+pub(crate) struct Layout<'t> {
     columns: Vec<(&'t Field, Source)>,
     /// A JSON column of that name is there.
     properties: bool,
     traits: bool,
     context: bool,
+    /// The table makes a place for what has none.
+    evolves: bool,
+    event_time: Option<String>,
 }
 
 impl<'t> Layout<'t> {
     /// Of a table's columns.
-    pub(super) fn new(schema: &'t SchemaRef, event_time: Option<&str>) -> Self {
+    pub(crate) fn new(schema: &'t SchemaRef, event_time: Option<&str>) -> Self {
         let columns: Vec<(&Field, Source)> = schema
             .fields()
             .iter()
@@ -141,24 +196,27 @@ impl<'t> Layout<'t> {
             traits: has("traits"),
             context: has("context"),
             columns,
+            evolves: Evolution::of(schema).is_some(),
+            event_time: event_time.map(str::to_owned),
         }
     }
 
     /// The row of an event, as a JSON object.
     ///
     /// # Errors
-    /// 22023 for what Segment requires, 42703 for what the table has no column for, 42701 for two
-    /// values that one column or name would have to hold.
-    pub(super) fn row(&self, raw: &RawValue, common: &Common<'_>) -> Result<String> {
+    /// 22023 for what Segment requires, 22007 for times that are none, 42703 for what the table has no
+    /// column for, 42701 for two values that one column or name would have to hold.
+    pub(crate) fn row(&self, raw: &RawValue, common: &Common<'_>) -> Result<String> {
         let fields: Object<'_> =
             serde_json::from_str(raw.get()).map_err(|_| wrong("the event is no JSON object"))?;
         let kind = kind(&fields, common)?;
         check(&kind, &fields)?;
+        check_times(&fields)?;
         let traits_alone = matches!(kind.as_str(), "identify" | "group");
         let properties = object(&fields, "properties")?;
         let traits = object(&fields, "traits")?;
         let own = self.own(&fields, &properties, &traits, traits_alone)?;
-        let extra = self.left_over(&fields, &properties, &traits)?;
+        let (extra, homeless) = self.left_over(&fields, &properties, &traits, common)?;
         let context = self.context_of(&fields, common, &extra)?;
         let mut row = String::with_capacity(raw.get().len() + 256);
         for (field, source) in &self.columns {
@@ -193,28 +251,44 @@ impl<'t> Layout<'t> {
             row.push(':');
             row.push_str(&fitting(field, value));
         }
+        for (name, raw) in homeless {
+            row.push(if row.is_empty() { '{' } else { ',' });
+            row.push_str(&quoted(&name));
+            row.push(':');
+            row.push_str(raw.get());
+        }
         row.push_str(if row.is_empty() { "{}" } else { "}" });
-        Ok(row)
+        // outside of texts, which cannot hold them, they are blanks; rows are a line each
+        Ok(match row.contains(['\n', '\r']) {
+            true => row.replace(['\n', '\r'], " "),
+            false => row,
+        })
     }
 
-    /// Fields of the user's own that no column takes; they go to `context`, or to `properties`.
+    /// What no column takes: fields of the user's own that go to `context`, or to `properties`; and, by
+    /// the names of columns that would take it, what the table must make a place for.
     fn left_over<'a>(
         &self,
         fields: &Object<'a>,
         properties: &Object<'a>,
         traits: &Object<'a>,
-    ) -> Result<Object<'a>> {
+        common: &Common<'a>,
+    ) -> Result<(Object<'a>, Object<'a>)> {
         let columned = |name: &str| {
             let snake = snake(name);
             self.columns
                 .iter()
                 .any(|(_, source)| matches!(source, Source::Own(own) if *own == snake))
         };
+        let left = |kind: &'static str, object: &Object<'a>| -> Vec<Homeless<'a>> {
+            let left = object.iter().filter(|(name, _)| !columned(name));
+            left.map(|(name, raw)| (kind, name.clone(), *raw)).collect()
+        };
         let mut homeless = Vec::new();
         if !self.properties {
-            homeless.extend(properties.keys().filter(|name| !columned(name)));
+            homeless.extend(left("properties", properties));
             if !self.traits {
-                homeless.extend(traits.keys().filter(|name| !columned(name)));
+                homeless.extend(left("traits", traits));
             }
         }
         let extra: Object<'a> = fields
@@ -223,36 +297,68 @@ impl<'t> Layout<'t> {
             .map(|(name, raw)| (name.clone(), *raw))
             .collect();
         if !self.context && !self.properties {
-            homeless.extend(extra.keys());
+            homeless.extend(left("field", &extra));
         }
-        match homeless.first() {
-            None => Ok(extra),
-            Some(name) => {
-                let shown: String = name.chars().take(60).collect();
-                Err(Error::refused(
-                    SqlState::UNDEFINED_COLUMN,
-                    format!("the table has no column for \"{shown}\""),
-                )
-                .with_hint("add a column of that name, or \"properties\" of type jsonb for all"))
+        if !self.evolves {
+            return match homeless.first() {
+                None => Ok((extra, Object::new())),
+                Some((_, name, _)) => Err(no_column(name)),
+            };
+        }
+        let mut named = Object::new();
+        for (kind, name, raw) in homeless.into_iter().filter(|(_, _, raw)| !is_null(raw)) {
+            let own = snake(&name);
+            // a column of that name would take something else
+            let name = match source(&own, self.event_time.as_deref()) {
+                Source::Own(_) => own,
+                _ => format!("{kind}_{own}"),
+            };
+            put(&mut named, name, raw)?;
+        }
+        if !self.context {
+            let context = shared_context(fields, common)?;
+            self.below_context("", context, DEPTH, &mut named)?;
+        }
+        Ok((extra, named))
+    }
+
+    /// Adds what lies in a context and no column takes, by paths in snake case.
+    fn below_context<'a>(
+        &self,
+        path: &str,
+        object: Object<'a>,
+        depth: usize,
+        named: &mut Object<'a>,
+    ) -> Result<()> {
+        for (name, raw) in object.into_iter().filter(|(_, raw)| !is_null(raw)) {
+            let path = format!("{path}{}", snake(&name));
+            let takes = |source: &Source| matches!(source, Source::ContextPath(p) if *p == path);
+            if self.columns.iter().any(|(_, source)| takes(source)) {
+                continue;
+            }
+            let inside = (depth > 1 && raw.get().starts_with('{'))
+                .then(|| serde_json::from_str::<Object<'a>>(raw.get()).ok());
+            match inside.flatten() {
+                Some(inside) => {
+                    self.below_context(&format!("{path}_"), inside, depth - 1, named)?;
+                }
+                None => put(named, format!("context_{path}"), raw)?,
             }
         }
+        Ok(())
     }
 
     /// The context of the request below that of the event, and what else has no other place.
-    fn context_of(
+    fn context_of<'a>(
         &self,
-        fields: &Object<'_>,
-        common: &Common<'_>,
-        extra: &Object<'_>,
+        fields: &Object<'a>,
+        common: &Common<'a>,
+        extra: &Object<'a>,
     ) -> Result<Option<String>> {
         if !self.context {
             return Ok(fields.get("context").map(|raw| raw.get().to_owned()));
         }
-        let mut context = match common.context {
-            Some(raw) => serde_json::from_str(raw.get()).unwrap_or_default(),
-            None => Object::new(),
-        };
-        context.extend(object(fields, "context")?);
+        let mut context = shared_context(fields, common)?;
         join(&mut context, extra)?;
         Ok((!context.is_empty()).then(|| written(&context)))
     }
@@ -306,6 +412,16 @@ impl<'t> Layout<'t> {
     }
 }
 
+/// The context of the request below that of the event.
+fn shared_context<'a>(fields: &Object<'a>, common: &Common<'a>) -> Result<Object<'a>> {
+    let mut context = match common.context {
+        Some(raw) => serde_json::from_str(raw.get()).unwrap_or_default(),
+        None => Object::new(),
+    };
+    context.extend(object(fields, "context")?);
+    Ok(context)
+}
+
 /// Adds members to an object.
 ///
 /// # Errors
@@ -320,6 +436,29 @@ fn join<'a>(all: &mut Object<'a>, more: &Object<'a>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Adds a member.
+///
+/// # Errors
+/// 42701 when another value has the name.
+fn put<'a>(all: &mut Object<'a>, name: String, raw: &'a RawValue) -> Result<()> {
+    match all.get(&name) {
+        Some(there) if there.get() != raw.get() => Err(two_values(&name)),
+        _ => {
+            all.insert(name, raw);
+            Ok(())
+        }
+    }
+}
+
+fn no_column(name: &str) -> Error {
+    let shown: String = name.chars().take(60).collect();
+    Error::refused(
+        SqlState::UNDEFINED_COLUMN,
+        format!("the table has no column for \"{shown}\""),
+    )
+    .with_hint("add a column of that name, or \"properties\" of type jsonb for all")
 }
 
 fn is_null(raw: &RawValue) -> bool {
@@ -375,8 +514,8 @@ fn source(column: &str, event_time: Option<&str>) -> Source {
 
 /// The call an event is of.
 fn kind(fields: &Object<'_>, common: &Common<'_>) -> Result<String> {
-    let kind = match common.call {
-        Some(call) => call.to_owned(),
+    let kind = match &common.call {
+        Some(call) => call.clone(),
         None => fields
             .get("type")
             .and_then(|raw| text(raw))
@@ -454,7 +593,7 @@ fn dig(raw: &RawValue, path: &str) -> Option<String> {
 }
 
 /// The id of an event, if it has one.
-pub(super) fn id(raw: &RawValue) -> Option<String> {
+pub(crate) fn id(raw: &RawValue) -> Option<String> {
     let fields: Object<'_> = serde_json::from_str(raw.get()).ok()?;
     fields.get("messageId").and_then(|raw| text(raw))
 }
@@ -475,57 +614,8 @@ fn message_id<'a>(field: &Field, fields: &Object<'a>) -> Cow<'a, str> {
     }
 }
 
-/// When it happened: the client's clock corrected by what it showed when the event was sent.
-fn happened(fields: &Object<'_>, common: &Common<'_>) -> DateTime<Utc> {
-    match (original(fields), sent(fields, common)) {
-        (None, _) => common.received,
-        (Some(original), None) => original,
-        (Some(original), Some(sent)) => {
-            let corrected = common.received.checked_sub_signed(sent - original);
-            corrected.unwrap_or(original)
-        }
-    }
-}
-
-fn original(fields: &Object<'_>) -> Option<DateTime<Utc>> {
-    ["originalTimestamp", "timestamp"]
-        .iter()
-        .find_map(|name| time(fields.get(*name)?))
-}
-
-fn sent(fields: &Object<'_>, common: &Common<'_>) -> Option<DateTime<Utc>> {
-    let own = fields.get("sentAt").and_then(|raw| time(raw));
-    own.or(common.sent)
-}
-
-/// A time in ISO 8601, or in milliseconds since the Unix epoch.
-fn time(raw: &RawValue) -> Option<DateTime<Utc>> {
-    if let Ok(millis) = raw.get().parse::<i64>() {
-        return Utc.timestamp_millis_opt(millis).single();
-    }
-    let text = text(raw)?;
-    if let Ok(time) = DateTime::parse_from_rfc3339(&text) {
-        return Some(time.to_utc());
-    }
-    ["%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z"]
-        .iter()
-        .find_map(|format| DateTime::parse_from_str(&text, format).ok())
-        .map(|time| time.to_utc())
-        .or_else(|| {
-            ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"]
-                .iter()
-                .find_map(|format| chrono::NaiveDateTime::parse_from_str(&text, format).ok())
-                .map(|time| time.and_utc())
-        })
-}
-
-fn moment(time: DateTime<Utc>) -> Cow<'static, str> {
-    let text = time.to_rfc3339_opts(SecondsFormat::Micros, true);
-    Cow::Owned(format!("\"{text}\""))
-}
-
 /// A JSON string's text.
-pub(super) fn text(raw: &RawValue) -> Option<String> {
+pub(crate) fn text(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
 }
 
@@ -548,7 +638,7 @@ fn keeps_objects(field: &Field) -> bool {
 }
 
 fn quoted(text: &str) -> Cow<'static, str> {
-    Cow::Owned(serde_json::Value::from(text).to_string())
+    Cow::Owned(Value::from(text).to_string())
 }
 
 /// `userAgent`, `User Agent` → `user_agent`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use catalog::SqlType;
+use chrono::TimeZone;
 use serde_json::{Value, json};
 
 use super::*;
@@ -195,4 +196,126 @@ fn no_value_gives_way_to_another_of_its_name_unless_it_has_another_place() {
     assert!(row(&full(), "identify", &event).is_err());
     let event = json!({"userId": "u", "event": "e", "context": {"ip": 1}, "ip": 2});
     assert!(row(&full(), "track", &event).is_err());
+}
+
+fn growing(names: &[(&str, SqlType)]) -> SchemaRef {
+    Arc::new(Evolution::Add.marking(columns(names).as_ref().clone()))
+}
+
+#[test]
+fn what_has_no_column_goes_under_names_that_find_it_again() {
+    let table = growing(&[
+        ("user_id", SqlType::Text),
+        ("plan", SqlType::Text),
+        ("context_app", SqlType::Jsonb),
+        ("context_page_url", SqlType::Text),
+    ]);
+    let event = json!({
+        "userId": "u", "event": "e", "channel": "web", "shoeSize": 44, "nothing": null,
+        "properties": {"orderTotal": 1.5, "type": "x", "User ID": 7, "none": null, "o": {"k": [1]}},
+        "traits": {"plan": "pro", "context_ip": 1},
+        "context": {
+            "ip": "::1", "app": {"name": "a"}, "pageViews": 3,
+            "page": {"url": "/", "path": "p", "query": {"deep": {"er": 1}}},
+        },
+    });
+    let expected = json!({
+        "user_id": "u", "plan": "pro", "context_app": {"name": "a"}, "context_page_url": "/",
+        "shoe_size": 44, "order_total": 1.5, "properties_type": "x", "properties_user_id": 7,
+        "o": {"k": [1]}, "traits_context_ip": 1, "context_ip": "::1", "context_page_views": 3,
+        "context_page_path": "p", "context_page_query": {"deep": {"er": 1}},
+    });
+    assert_eq!(row(&table, "track", &event).unwrap(), expected);
+
+    // where there is a place, there it goes
+    let table = growing(&[
+        ("user_id", SqlType::Text),
+        ("properties", SqlType::Jsonb),
+        ("context", SqlType::Jsonb),
+    ]);
+    let found = row(&table, "track", &event).unwrap();
+    assert_eq!(found.as_object().unwrap().len(), 3);
+    assert_eq!(found["context"]["shoeSize"], 44);
+
+    // one place for two values
+    let two = json!({"userId": "u", "event": "e", "properties": {"a-b": 1, "a b": 2}});
+    let e = row(&growing(&[]), "track", &two).unwrap_err();
+    assert_eq!(e.state(), SqlState::DUPLICATE_COLUMN);
+}
+
+#[test]
+fn a_deep_context_is_not_followed() {
+    let mut context = json!(1);
+    for _ in 0..100 {
+        context = json!({"a": context});
+    }
+    let event = json!({"userId": "u", "context": context});
+    let found = row(&growing(&[]), "page", &event).unwrap();
+    let names: Vec<_> = found.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["context_a_a"]);
+}
+
+#[test]
+fn a_time_that_is_none_is_not_another() {
+    for (name, value) in [
+        ("timestamp", json!("soon")),
+        ("originalTimestamp", json!({})),
+        ("sentAt", json!("")),
+        ("timestamp", json!(true)),
+    ] {
+        let mut event = json!({"userId": "u", "event": "e"});
+        event[name] = value;
+        let e = row(&full(), "track", &event).unwrap_err();
+        assert_eq!(e.state(), SqlState::INVALID_DATETIME_FORMAT, "{event}");
+    }
+    let event = json!({"userId": "u", "event": "e", "timestamp": null, "sentAt": 5});
+    assert!(row(&full(), "track", &event).is_ok());
+}
+
+#[test]
+fn what_an_event_shared_is_read_again() {
+    let text = json!({
+        "batch": [], "sentAt": "2026-05-01T10:00:00Z", "context": {"ip": "1.2.3.4"},
+        "integrations": {"All": false},
+    })
+    .to_string();
+    let whole: Object<'_> = serde_json::from_str(&text).unwrap();
+    let batch = Common::of(&whole, received());
+    let alone = Common::alone("track", received());
+    let table = columns(&[
+        ("event", SqlType::Text),
+        ("ts", SqlType::Timestamptz),
+        ("sent_at", SqlType::Timestamptz),
+        ("received_at", SqlType::Timestamptz),
+        ("context", SqlType::Jsonb),
+        ("integrations", SqlType::Jsonb),
+    ]);
+    let event = json!({
+        "type": "track", "userId": "u", "event": "e", "timestamp": "2026-05-01T09:00:00Z",
+    })
+    .to_string();
+    let raw: &RawValue = serde_json::from_str(&event).unwrap();
+    let layout = Layout::new(&table, Some("ts"));
+    for common in [batch, alone] {
+        let kept = common.context();
+        let again = Common::of_context(&kept).unwrap();
+        let (first, second) = (layout.row(raw, &common), layout.row(raw, &again));
+        assert_eq!(first.unwrap(), second.unwrap());
+    }
+    assert!(Common::of_context("{}").is_err());
+}
+
+#[test]
+fn a_row_is_one_line_however_its_event_is_written() {
+    let event = json!({"userId": "u", "event": "e", "properties": {"a": {"b": [1, 2]}, "c": "d"}});
+    let text = serde_json::to_string_pretty(&event)
+        .unwrap()
+        .replace('\n', "\r\n");
+    let raw: &RawValue = serde_json::from_str(&text).unwrap();
+    let table = full();
+    let row = Layout::new(&table, None).row(raw, &Common::alone("track", received()));
+    let row = row.unwrap();
+    assert!(!row.contains(['\n', '\r']), "{row}");
+    let row: Value = serde_json::from_str(&row).unwrap();
+    assert_eq!(row["properties"], event["properties"]);
 }
