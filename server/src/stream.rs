@@ -6,6 +6,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`head`] | what a statement sees: one cut |
+//! | `acknowledge` | answers that wait until rows are in storage |
 //! | `append` | rows on their way into the log |
 //! | `core` | how the head changes, tail memory |
 //! | `record`, `segment`, `wal` | bytes of the log, its files, its writer |
@@ -23,6 +24,7 @@
 //! | [`mod@line`] | order of one producer's appends |
 //! | [`lock`] | one process per data directory |
 
+mod acknowledge;
 mod anchor;
 mod append;
 mod committer;
@@ -87,6 +89,10 @@ pub struct StreamOptions {
     pub wal_dir: PathBuf,
     /// Time between flushes of a table that has no own.
     pub flush_interval: Duration,
+    /// Shortest time between two flushes that writers wait for.
+    pub acknowledge_interval: Duration,
+    /// How long a writer waits for such a flush.
+    pub acknowledge_wait: Duration,
     /// Bytes that all tails hold together before writers wait.
     pub tail_bytes: usize,
     /// Bytes that the keys of rows may hold together, of all tables that have one.
@@ -105,6 +111,8 @@ impl StreamOptions {
         Self {
             wal_dir,
             flush_interval: Duration::from_secs(5),
+            acknowledge_interval: Duration::from_millis(200),
+            acknowledge_wait: Duration::from_secs(30),
             tail_bytes: 512 * 1024 * 1024,
             dedup_bytes: 512 * 1024 * 1024,
             append_wait: Duration::from_secs(30),
@@ -133,6 +141,8 @@ pub struct TableSpec {
     pub flush_interval: Option<Duration>,
     /// What makes two of its rows the same, if duplicates are dropped.
     pub dedup: Option<DedupSpec>,
+    /// Columns whose values its data files keep a Bloom filter of; looked at when its storage is made.
+    pub bloom_filters: Vec<String>,
 }
 
 /// A materialized view's state table.
@@ -226,9 +236,10 @@ impl Stream {
             Arc::clone(&spec.schema)
         };
         let (root, partition_by) = (spec.root.clone(), spec.partition_by.clone());
+        let filters = spec.bloom_filters.clone();
         self.core
             .compute
-            .run(async move { lake::create(&root, &stored, &partition_by).await })
+            .run(async move { lake::create_with(&root, &stored, &partition_by, &filters).await })
             .await?;
         self.add_table(spec).await
     }
@@ -267,6 +278,7 @@ impl Stream {
             flush_interval: interval,
             lock: Arc::clone(&owned.lock),
             gate: Arc::clone(&owned.gate),
+            prompt: Arc::clone(&owned.prompt),
         });
         Ok(())
     }
@@ -405,6 +417,7 @@ impl Stream {
             flush_interval: self.options.flush_interval,
             lock: Arc::default(),
             gate: Arc::default(),
+            prompt: Arc::default(),
         });
         self.publish_view(spec.oid, view);
         Ok(())

@@ -203,6 +203,13 @@ impl Core {
         !table.tail.is_empty() || pending.is_some_and(|p| p.source.newest() > table.flushed)
     }
 
+    /// True when a table holds rows up to a position that its storage does not have yet.
+    pub(super) fn lacks(&self, oid: Oid, upto: Lsn) -> bool {
+        let head = self.head.load();
+        let first = head.tables.get(&oid).and_then(|t| t.tail.first());
+        first.is_some_and(|first| first.lo <= upto)
+    }
+
     /// What storage holds of a table, and the next offsets of a topic's partitions as far as they
     /// came in since the log was opened.
     pub(super) fn source(

@@ -16,15 +16,15 @@ use crate::lake::stores;
 const PATIENCE: usize = 200;
 
 /// A bucket of its own with one table in it.
-struct Bucket {
+pub(super) struct Bucket {
     honest: Arc<InMemory>,
-    faulty: Arc<FaultyStore>,
-    dir: TempDir,
+    pub(super) faulty: Arc<FaultyStore>,
+    pub(super) dir: TempDir,
     root: Url,
 }
 
 impl Bucket {
-    fn new(seed: u64, percent: u64) -> Self {
+    pub(super) fn new(seed: u64, percent: u64) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = NEXT.fetch_add(1, Ordering::SeqCst);
         let root = Url::parse(&format!("s3://weir-faulty-{name}/lake/t1/")).unwrap();
@@ -39,7 +39,7 @@ impl Bucket {
         }
     }
 
-    fn spec(&self) -> TableSpec {
+    pub(super) fn spec(&self) -> TableSpec {
         TableSpec {
             root: self.root.clone(),
             ..spec(&self.dir, 1, true)
@@ -47,7 +47,7 @@ impl Bucket {
     }
 
     /// Faults from now on: tables opened before keep the store they were opened over.
-    fn be_faulty(&self) {
+    pub(super) fn be_faulty(&self) {
         stores::install(&self.root, Arc::clone(&self.faulty) as _);
     }
 
@@ -66,7 +66,7 @@ impl Bucket {
     }
 
     /// What another reader sees in the bucket.
-    async fn stored(&self) -> Vec<i64> {
+    pub(super) async fn stored(&self) -> Vec<i64> {
         let honest: Arc<dyn ObjectStore> = Arc::clone(&self.honest) as _;
         let mut table = DeltaTableBuilder::from_url(self.root.clone())
             .unwrap()
