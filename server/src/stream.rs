@@ -51,6 +51,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -387,6 +388,12 @@ impl Stream {
         let owned = self.owned(oid)?;
         let core = Arc::clone(&self.core);
         self.core.compute.run(anchor::anchor(core, owned)).await
+    }
+
+    /// True while the storage of some table does not take its rows: it may be full, and what makes
+    /// files without need would take the room that the rows wait for.
+    pub fn cannot_flush(&self) -> bool {
+        self.core.unflushable.load(Ordering::Relaxed) > 0
     }
 
     /// Where Parquet is encoded and logs are read in one piece.

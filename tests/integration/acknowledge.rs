@@ -1,13 +1,13 @@
 //! `acknowledge = 'object'`: an answer at any door means that the Delta table has the rows.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use serde_json::{Value, json};
 use tests::http::{Answer, HttpSession, NDJSON, answer};
-use tests::{PgSession, TestServer, delta};
+use tests::{PgSession, TestServer, delta, wait};
 
 async fn started(table: &str) -> (TestServer, PgSession) {
     let server = TestServer::configured(|config| {
@@ -82,16 +82,17 @@ async fn an_answer_at_any_door_means_that_storage_has_the_rows() {
 }
 
 /// Takes a table's log away as long as this lives: no commit succeeds.
-struct Outage<'a>(&'a Path);
+struct Outage(PathBuf);
 
-impl<'a> Outage<'a> {
-    fn of(table: &'a Path) -> Self {
+impl Outage {
+    fn of(location: &str) -> Self {
+        let table = PathBuf::from(location.strip_prefix("file://").unwrap());
         std::fs::rename(table.join("_delta_log"), table.join("gone")).unwrap();
         Self(table)
     }
 }
 
-impl Drop for Outage<'_> {
+impl Drop for Outage {
     fn drop(&mut self) {
         std::fs::rename(self.0.join("gone"), self.0.join("_delta_log")).unwrap();
     }
@@ -111,7 +112,7 @@ async fn a_store_that_is_out_makes_an_error_and_no_second_row() {
     )
     .await;
     let lake = server.delta_location("public", "t");
-    let outage = Outage::of(Path::new(&lake));
+    let outage = Outage::of(&lake);
     let told = post(&server, Some("k"), "{\"id\":1}\n").await;
     assert_eq!(told.status, 504, "{}", told.text);
     assert_eq!(told.body["error"]["code"], "40003");
@@ -123,7 +124,12 @@ async fn a_store_that_is_out_makes_an_error_and_no_second_row() {
     let again = post(&server, Some("k"), "{\"id\":1}\n").await;
     assert_eq!(again.status, 504, "{}", again.text);
     drop(outage);
-    let again = post(&server, Some("k"), "{\"id\":1}\n").await;
+    // who waits tries again after a pause, which may be longer than this wait
+    let again = wait::until("the commit", Duration::from_secs(60), || async {
+        let again = post(&server, Some("k"), "{\"id\":1}\n").await;
+        (again.status != 504).then_some(again)
+    });
+    let again = again.await;
     assert_eq!(again.status, 200, "{}", again.text);
     assert_eq!(again.body["replayed"], Value::Bool(true));
     assert_eq!(delta::count(&lake).await, 2);
@@ -140,7 +146,7 @@ async fn a_wait_for_storage_can_be_cancelled() {
     )
     .await;
     let lake = server.delta_location("public", "t");
-    let outage = Outage::of(Path::new(&lake));
+    let outage = Outage::of(&lake);
     pg.run("SET statement_timeout = '300 ms'").await;
     let started = std::time::Instant::now();
     let e = pg.rows("INSERT INTO t VALUES (1)").await.unwrap_err();

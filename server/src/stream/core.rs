@@ -1,6 +1,7 @@
 //! What the log's writer and the committers share: the head and how it changes.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -31,6 +32,8 @@ pub(super) struct Core {
     units: u32,
     /// Told when the tails take half of their memory.
     pub(super) pressure: Notify,
+    /// Tables whose last flush in the background failed.
+    pub(super) unflushable: AtomicUsize,
     pub(super) compute: Compute,
     /// Files that a vacuum must leave alone.
     pub(super) in_use: InUse,
@@ -83,6 +86,7 @@ impl Core {
             budget: Arc::new(Semaphore::new(units as usize)),
             units,
             pressure: Notify::new(),
+            unflushable: AtomicUsize::new(0),
             compute,
             in_use: InUse::default(),
         }

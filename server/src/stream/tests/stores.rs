@@ -185,3 +185,34 @@ async fn an_outage_holds_rows_back_and_loses_none() {
     flush(&stream).await;
     assert_eq!(bucket.stored().await, (0..50).collect::<Vec<_>>());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_wait_for_room_are_known() {
+    let bucket = Bucket::new(2, 0);
+    let often = StreamOptions {
+        flush_interval: Duration::from_millis(20),
+        ..options(&bucket.dir)
+    };
+    let first = Stream::open(often.clone(), Vec::new()).await.unwrap();
+    first.create_table(bucket.spec()).await.unwrap();
+    crash(first).await;
+    bucket.be_faulty();
+    let stream = Stream::open(often, vec![bucket.spec()]).await.unwrap();
+    let becomes = async |wanted: bool| {
+        for _ in 0..2000 {
+            if stream.cannot_flush() == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("cannot_flush stays {}", !wanted);
+    };
+    assert!(!stream.cannot_flush());
+    bucket.faulty.set_out(true);
+    let rows = vec![(Oid(1), vec![batch(0..10)])];
+    stream.append(rows).await.unwrap();
+    becomes(true).await;
+    bucket.faulty.set_out(false);
+    becomes(false).await;
+    assert_eq!(bucket.stored().await, (0..10).collect::<Vec<_>>());
+}
