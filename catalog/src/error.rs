@@ -58,3 +58,18 @@ pub enum CatalogError {
     #[error("catalog migration failed")]
     Migration(#[source] sqlx::migrate::MigrateError),
 }
+
+impl CatalogError {
+    /// True when the backend had no room left on its disk.
+    pub fn is_disk_full(&self) -> bool {
+        let Self::Store {
+            source: sqlx::Error::Database(e),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        // SQLite's SQLITE_FULL, PostgreSQL's disk_full
+        matches!(e.code().as_deref(), Some("13" | "53100"))
+    }
+}

@@ -53,6 +53,10 @@ pub struct Config {
     pub token_lifetime: Duration,
     /// Default time between flushes of a streaming table.
     pub flush_interval: Duration,
+    /// Shortest time between two commits of a table whose writers wait for its storage.
+    pub acknowledge_interval: Duration,
+    /// How long such writers wait before they are told that their rows are in the log only.
+    pub acknowledge_wait: Duration,
     /// Bytes all tails may hold together before writers wait.
     pub tail_bytes: usize,
     /// Bytes that the keys of rows may hold together, of all tables with a `dedup_key`.
@@ -167,6 +171,8 @@ impl Default for Config {
             admin_password: None,
             token_lifetime: Duration::from_secs(12 * 60 * 60),
             flush_interval: Duration::from_secs(5),
+            acknowledge_interval: Duration::from_millis(200),
+            acknowledge_wait: Duration::from_secs(30),
             tail_bytes: 256 << 20,
             dedup_bytes: 512 << 20,
             segment_bytes: 64 << 20,

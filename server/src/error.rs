@@ -44,6 +44,7 @@ impl SqlState {
     pub const INVALID_CATALOG_NAME: Self = Self("3D000");
     pub const INVALID_SCHEMA_NAME: Self = Self("3F000");
     pub const SERIALIZATION_FAILURE: Self = Self("40001");
+    pub const STATEMENT_COMPLETION_UNKNOWN: Self = Self("40003");
     pub const INSUFFICIENT_PRIVILEGE: Self = Self("42501");
     pub const SYNTAX_ERROR: Self = Self("42601");
     pub const UNDEFINED_COLUMN: Self = Self("42703");
@@ -93,7 +94,7 @@ impl SqlState {
             "54000" => 413,
             "53400" => 429,
             "53100" => 507,
-            "57014" => 504,
+            "57014" | "40003" => 504,
             code => match &code[..2] {
                 "28" => 401,
                 "08" | "53" | "57" => 503,
@@ -114,6 +115,7 @@ impl SqlState {
             "2BP01" => Code::FailedPrecondition,
             "54000" => Code::ResourceExhausted,
             "57014" => Code::Cancelled,
+            "40003" => Code::DeadlineExceeded,
             "XX001" => Code::DataLoss,
             code => match &code[..2] {
                 "0A" => Code::Unimplemented,
@@ -246,6 +248,10 @@ impl Error {
             Self::Refused(report) => (**report).clone(),
             Self::Catalog(e) => catalog_report(e),
             Self::Query(e) => query_report(e),
+            Self::Delta(e) if disk_full(e) => plain(
+                SqlState::DISK_FULL,
+                "cannot write to table storage: no space left",
+            ),
             Self::Delta(e) => plain(SqlState::IO_ERROR, format!("table storage failed: {e}")),
             Self::Io { action, source } => io_report(action, source),
             Self::Shared(e) => e.report(),
@@ -289,9 +295,31 @@ fn masked(text: &str) -> Report {
     report
 }
 
+/// True when an error comes down to a full disk.
+fn disk_full(e: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(e);
+    while let Some(this) = next {
+        if let Some(io) = this.downcast_ref::<std::io::Error>() {
+            if out_of_space(io.kind()) {
+                return true;
+            }
+            // what it was made from, not what that was made from
+            next = io.get_ref().map(|inner| inner as _);
+        } else {
+            next = this.source();
+        }
+    }
+    false
+}
+
+fn out_of_space(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(kind, StorageFull | QuotaExceeded)
+}
+
 fn io_report(action: &str, source: &std::io::Error) -> Report {
     match source.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => plain(
+        kind if out_of_space(kind) => plain(
             SqlState::DISK_FULL,
             format!("cannot {action}: no space left"),
         ),
@@ -313,6 +341,10 @@ fn catalog_report(e: &CatalogError) -> Report {
             report.hint = Some("use DROP … CASCADE to drop the dependent objects too".to_owned());
             report
         }
+        CatalogError::Store { action, .. } if e.is_disk_full() => plain(
+            SqlState::DISK_FULL,
+            format!("cannot {action}: no space left for the catalog"),
+        ),
         CatalogError::Corrupt { .. } | CatalogError::Store { .. } | CatalogError::Migration(_) => {
             masked(&format!("{e}: {:?}", std::error::Error::source(e)))
         }
@@ -505,5 +537,34 @@ fn lower_first(text: &str) -> String {
     match chars.next() {
         Some(first) => first.to_lowercase().chain(chars).collect(),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_through_all_layers() {
+        for (kind, state) in [
+            (ErrorKind::StorageFull, SqlState::DISK_FULL),
+            (ErrorKind::QuotaExceeded, SqlState::DISK_FULL),
+            (ErrorKind::ConnectionReset, SqlState::IO_ERROR),
+        ] {
+            let store = object_store::Error::Generic {
+                store: "test",
+                source: Box::new(std::io::Error::from(kind)),
+            };
+            let wrapped = std::io::Error::other(store);
+            let again = object_store::Error::Generic {
+                store: "test",
+                source: Box::new(wrapped),
+            };
+            assert_eq!(Error::Delta(again.into()).state(), state, "{kind}");
+        }
+        assert_eq!(SqlState::DISK_FULL.http_status(), 507);
+        assert_eq!(SqlState::STATEMENT_COMPLETION_UNKNOWN.http_status(), 504);
     }
 }

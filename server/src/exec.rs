@@ -199,7 +199,7 @@ async fn execute_native(run: &Run, native: &Ast) -> Result<Outcome> {
         Ast::Query(query) => query::execute(run, query).await,
         Ast::Insert(s) => insert::execute(run, s).await,
         Ast::Update(s) => Box::pin(update::execute(run, s)).await,
-        Ast::Delete(s) => delete::execute(run, s).await,
+        Ast::Delete(s) => Box::pin(delete::execute(run, s)).await,
         Ast::Merge(s) => Box::pin(merge::execute(run, s)).await,
         Ast::Truncate(s) => truncate::execute(run, s).await,
         Ast::Copy {

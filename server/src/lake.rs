@@ -3,6 +3,7 @@
 //! Owns every call into `deltalake`'s log and every fsync of table files. It knows nothing of the
 //! log's LSNs, of SQL statements or of who asks.
 
+mod bloom;
 mod checkpoint;
 mod compute;
 pub mod crash;
@@ -23,16 +24,19 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use bloom::keep_bloom_filters;
 pub use checkpoint::{CHECKPOINT_INTERVAL, checkpoint, clean_log, last_checkpoint};
 pub use compute::Compute;
-pub use create::{create, delete};
+pub use create::{create, create_with, delete};
 pub use history::{CommitRecord, history};
 pub use open::{At, open};
 pub use read::read_columns;
 pub use restore::{Difference, difference};
 pub(crate) use store::{make_dirs_durable, sync_dir};
 pub use vacuum::{Garbage, Horizon, discard, garbage, sweep};
-pub use write::{Commit, Operation, TARGET_FILE_BYTES, admit, commit, write_files, write_files_as};
+pub use write::{
+    Commit, Operation, TARGET_FILE_BYTES, admit, commit, write_files, write_files_as, write_rows,
+};
 
 use std::sync::Arc;
 

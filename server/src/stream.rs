@@ -6,6 +6,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`head`] | what a statement sees: one cut |
+//! | `acknowledge` | answers that wait until rows are in storage |
 //! | `append` | rows on their way into the log |
 //! | `core` | how the head changes, tail memory |
 //! | `record`, `segment`, `wal` | bytes of the log, its files, its writer |
@@ -23,6 +24,7 @@
 //! | [`mod@line`] | order of one producer's appends |
 //! | [`lock`] | one process per data directory |
 
+mod acknowledge;
 mod anchor;
 mod append;
 mod committer;
@@ -49,6 +51,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -87,6 +90,10 @@ pub struct StreamOptions {
     pub wal_dir: PathBuf,
     /// Time between flushes of a table that has no own.
     pub flush_interval: Duration,
+    /// Shortest time between two flushes that writers wait for.
+    pub acknowledge_interval: Duration,
+    /// How long a writer waits for such a flush.
+    pub acknowledge_wait: Duration,
     /// Bytes that all tails hold together before writers wait.
     pub tail_bytes: usize,
     /// Bytes that the keys of rows may hold together, of all tables that have one.
@@ -105,6 +112,8 @@ impl StreamOptions {
         Self {
             wal_dir,
             flush_interval: Duration::from_secs(5),
+            acknowledge_interval: Duration::from_millis(200),
+            acknowledge_wait: Duration::from_secs(30),
             tail_bytes: 512 * 1024 * 1024,
             dedup_bytes: 512 * 1024 * 1024,
             append_wait: Duration::from_secs(30),
@@ -133,6 +142,8 @@ pub struct TableSpec {
     pub flush_interval: Option<Duration>,
     /// What makes two of its rows the same, if duplicates are dropped.
     pub dedup: Option<DedupSpec>,
+    /// Columns whose values its data files keep a Bloom filter of; looked at when its storage is made.
+    pub bloom_filters: Vec<String>,
 }
 
 /// A materialized view's state table.
@@ -226,9 +237,10 @@ impl Stream {
             Arc::clone(&spec.schema)
         };
         let (root, partition_by) = (spec.root.clone(), spec.partition_by.clone());
+        let filters = spec.bloom_filters.clone();
         self.core
             .compute
-            .run(async move { lake::create(&root, &stored, &partition_by).await })
+            .run(async move { lake::create_with(&root, &stored, &partition_by, &filters).await })
             .await?;
         self.add_table(spec).await
     }
@@ -267,6 +279,7 @@ impl Stream {
             flush_interval: interval,
             lock: Arc::clone(&owned.lock),
             gate: Arc::clone(&owned.gate),
+            prompt: Arc::clone(&owned.prompt),
         });
         Ok(())
     }
@@ -377,6 +390,12 @@ impl Stream {
         self.core.compute.run(anchor::anchor(core, owned)).await
     }
 
+    /// True while the storage of some table does not take its rows: it may be full, and what makes
+    /// files without need would take the room that the rows wait for.
+    pub fn cannot_flush(&self) -> bool {
+        self.core.unflushable.load(Ordering::Relaxed) > 0
+    }
+
     /// Where Parquet is encoded and logs are read in one piece.
     pub fn compute(&self) -> &Compute {
         &self.core.compute
@@ -405,6 +424,7 @@ impl Stream {
             flush_interval: self.options.flush_interval,
             lock: Arc::default(),
             gate: Arc::default(),
+            prompt: Arc::default(),
         });
         self.publish_view(spec.oid, view);
         Ok(())

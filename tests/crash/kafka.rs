@@ -16,14 +16,34 @@ const TOPIC: &str = "events";
 const PARTITIONS: i32 = 2;
 
 /// Numbers messages of each partition.
-struct Sender {
+pub(crate) struct Sender {
     kafka: Kafka,
     sent: [i64; PARTITIONS as usize],
     filler: String,
 }
 
 impl Sender {
-    fn send(&mut self, partition: i32, count: i64) {
+    /// Over a cluster of its own, with messages of about that length.
+    pub(crate) fn start(length: usize) -> Self {
+        Self {
+            kafka: Kafka::start(&[(TOPIC, PARTITIONS)]),
+            sent: [0; PARTITIONS as usize],
+            filler: "x".repeat(length),
+        }
+    }
+
+    /// Makes the table `events` that is fed by what is sent.
+    pub(crate) async fn create_table(&self, pg: &PgSession) {
+        pg.run(&format!(
+            "CREATE STREAMING TABLE events (n BIGINT NOT NULL, p INT NOT NULL, filler TEXT) \
+             WITH (flush_interval = '150 ms') \
+             FROM KAFKA (brokers = '{}', topic = '{TOPIC}', partition_column = 'p')",
+            self.kafka.brokers()
+        ))
+        .await;
+    }
+
+    pub(crate) fn send(&mut self, partition: i32, count: i64) {
         let sent = &mut self.sent[usize::try_from(partition).unwrap()];
         let filler = &self.filler;
         let values =
@@ -32,13 +52,13 @@ impl Sender {
         *sent += count;
     }
 
-    fn all(&self) -> i64 {
+    pub(crate) fn all(&self) -> i64 {
         self.sent.iter().sum()
     }
 }
 
 /// Waits for what is missing; then each partition's numbers must be there once, in their order.
-async fn check(pg: &PgSession, sender: &Sender, step: &str) {
+pub(crate) async fn check(pg: &PgSession, sender: &Sender, step: &str) {
     wait::until(
         &format!("{step}: all messages are rows"),
         CAUGHT_UP,
@@ -65,21 +85,11 @@ async fn check(pg: &PgSession, sender: &Sender, step: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_goes_on_exactly_after_every_crash_point() {
-    let mut sender = Sender {
-        kafka: Kafka::start(&[(TOPIC, PARTITIONS)]),
-        sent: [0; PARTITIONS as usize],
-        filler: "x".repeat(900),
-    };
+    let mut sender = Sender::start(900);
     let dir = tempfile::tempdir().unwrap();
     let mut server = start(&dir).await;
     let pg = server.connect().await;
-    pg.run(&format!(
-        "CREATE STREAMING TABLE events (n BIGINT NOT NULL, p INT NOT NULL, filler TEXT) \
-         WITH (flush_interval = '150 ms') \
-         FROM KAFKA (brokers = '{}', topic = '{TOPIC}', partition_column = 'p')",
-        sender.kafka.brokers()
-    ))
-    .await;
+    sender.create_table(&pg).await;
     drop(pg);
     let points = server::stream::CRASH_POINTS.iter();
     // those of ordinary tables, of views and of upkeep are not on a source's way

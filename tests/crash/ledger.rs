@@ -58,6 +58,19 @@ impl Ledger {
             .sum()
     }
 
+    /// What each producer sent, and what of it was acknowledged, in words.
+    pub(crate) fn figures(&self) -> String {
+        let accounts = self.accounts.lock().unwrap();
+        let all = accounts.iter().map(|(name, account)| {
+            let rows = |all: bool| -> i64 {
+                let counted = account.requests.iter().filter(|(_, told)| all || *told);
+                counted.map(|(rows, _)| rows.end - rows.start).sum()
+            };
+            format!("{name} {} {}", rows(true), rows(false))
+        });
+        all.collect::<Vec<_>>().join(", ")
+    }
+
     /// Compares rows read, in log order, with the books. The error says what is untrue.
     pub(crate) fn compare(&self, read: impl Iterator<Item = (String, i64)>) -> Result<(), String> {
         let mut by_producer: BTreeMap<String, Vec<i64>> = BTreeMap::new();

@@ -20,6 +20,7 @@ mod duplicates;
 mod kafka;
 mod keyed;
 mod ledger;
+mod object;
 mod producers;
 
 use std::path::Path;
@@ -29,7 +30,7 @@ use std::time::{Duration, Instant};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use ledger::Ledger;
-use producers::Crowd;
+use producers::{Crowd, WRITE_KEY};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
@@ -37,7 +38,7 @@ use tests::{PgSession, Spawned, delta};
 
 /// The program as its own process.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_weir-under-test");
-/// How many times the server dies at a random moment.
+/// How many times the server dies at a random moment, unless `WEIR_CRASH_KILLS` says.
 const KILLS: usize = 25;
 /// An armed crash point must be reached by then.
 const REACH_LIMIT: Duration = Duration::from_secs(60);
@@ -87,6 +88,12 @@ async fn set_up(server: &Spawned) {
         .await;
     pg.run("CREATE MATERIALIZED VIEW fled_rows AS SELECT count(*) AS n FROM fleeting")
         .await;
+    pg.run(&format!(
+        "CREATE STREAMING TABLE tracked (user_id TEXT NOT NULL, seq BIGINT NOT NULL, padding TEXT, \
+         event TEXT, properties JSONB) \
+         WITH (segment_write_key = '{WRITE_KEY}', flush_interval = '150 ms')"
+    ))
+    .await;
     pg.run("CREATE TABLE garden AS SELECT i AS id FROM generate_series(1, 100) AS g (i)")
         .await;
 }
@@ -99,6 +106,7 @@ async fn check(pg: &PgSession, ledger: &Ledger, step: &str) {
         "SELECT producer, seq FROM acked ORDER BY _lsn",
         "SELECT producer, seq FROM plain ORDER BY seq",
         "SELECT producer, seq FROM fled ORDER BY seq",
+        "SELECT user_id, seq FROM tracked ORDER BY _lsn",
     ] {
         let read = pg.rows(sql).await;
         rows.extend(read.unwrap_or_else(|e| panic!("{step}: {e}")));
@@ -144,7 +152,8 @@ async fn check_from_outside(dir: &TempDir, acked: i64, plain: i64) {
     for table in delta::tables_under(dir.path()) {
         let location = table.to_str().unwrap();
         let columns = delta::columns(location).await;
-        if !columns.iter().any(|c| c == "filler") {
+        let has = |name: &str| columns.iter().any(|c| c == name);
+        if !has("filler") || !has("producer") {
             continue;
         }
         let position = if columns[0] == "_lsn" { "_lsn" } else { "seq" };
@@ -181,28 +190,44 @@ async fn finish(server: Spawned, dir: &TempDir, ledger: &Ledger) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_rows_survive_kills_at_random_moments() {
+    let kills = std::env::var("WEIR_CRASH_KILLS").ok();
+    let kills = kills.and_then(|n| n.parse().ok()).unwrap_or(KILLS);
     let mut rng = StdRng::seed_from_u64(20);
     let dir = tempfile::tempdir().unwrap();
     let ledger = Arc::new(Ledger::default());
+    let mut sender = kafka::Sender::start(20);
     let mut server = start(&dir).await;
     set_up(&server).await;
-    for kill in 0..KILLS {
+    sender.create_table(&server.connect().await).await;
+    for kill in 0..kills {
         let crowd = Crowd::start(server.addresses(), &ledger, rng.random());
         let until = ledger.acknowledged() + rng.random_range(1..200);
         let moment = Duration::from_millis(rng.random_range(0..400));
         let end = Instant::now() + REACH_LIMIT;
+        sender.send(0, rng.random_range(1..20));
         while ledger.acknowledged() < until {
             assert!(Instant::now() < end, "kill {kill}: nothing is acknowledged");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        sender.send(1, rng.random_range(1..5));
         tokio::time::sleep(moment).await;
         server.kill();
         crowd.ended().await;
 
         server = start(&dir).await;
-        check(&server.connect().await, &ledger, &format!("kill {kill}")).await;
+        let (pg, step) = (server.connect().await, format!("kill {kill}"));
+        check(&pg, &ledger, &step).await;
+        kafka::check(&pg, &sender, &step).await;
+        if kill % 20 == 19 {
+            println!("{step}: {} rows acknowledged", ledger.acknowledged());
+        }
     }
     finish(server, &dir, &ledger).await;
+    println!("{kills} kills, {} messages", sender.all());
+    println!(
+        "rows sent and acknowledged at each door: {}",
+        ledger.figures()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tests::flight::FlightSession;
-use tests::http::HttpSession;
+use tests::http::{HttpSession, answer};
 use tests::{ADMIN, Addresses, PASSWORD, PgFailure, PgSession};
 use tokio::task::JoinSet;
 
@@ -23,17 +23,18 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Crowd(JoinSet<()>);
 
 impl Crowd {
-    /// Starts a producer per door.
+    /// Starts a producer per door, and those who disturb them.
     pub(crate) fn start(at: Addresses, ledger: &Arc<Ledger>, seed: u64) -> Self {
+        let mut crowd = Self::at_doors(at, ledger, seed, &DOORS);
+        crowd.0.spawn(async move { drop(disturb(at).await) });
+        crowd.0.spawn(async move { drop(tend(at).await) });
+        crowd
+    }
+
+    /// Starts a producer at each of these doors.
+    pub(crate) fn at_doors(at: Addresses, ledger: &Arc<Ledger>, seed: u64, doors: &[Door]) -> Self {
         let mut all = JoinSet::new();
-        for (number, door) in [
-            (0, Door::Insert),
-            (1, Door::Copy),
-            (2, Door::Http),
-            (3, Door::Flight),
-            (4, Door::Plain),
-            (5, Door::Fleeting),
-        ] {
+        for (number, door) in (0..).zip(doors.iter().copied()) {
             let ledger = Arc::clone(ledger);
             all.spawn(async move {
                 let mut rng = StdRng::seed_from_u64(seed ^ number);
@@ -41,8 +42,6 @@ impl Crowd {
                 drop(produce(door, at, &ledger, &mut rng).await);
             });
         }
-        all.spawn(async move { drop(disturb(at).await) });
-        all.spawn(async move { drop(tend(at).await) });
         Self(all)
     }
 
@@ -54,12 +53,29 @@ impl Crowd {
     }
 }
 
+/// All of them.
+const DOORS: [Door; 7] = [
+    Door::Insert,
+    Door::Copy,
+    Door::Http,
+    Door::Flight,
+    Door::Plain,
+    Door::Fleeting,
+    Door::Segment,
+];
+
+/// The key of the table `tracked`.
+pub(crate) const WRITE_KEY: &str = "crash-test-write-key";
+
+/// A way into the server.
 #[derive(Clone, Copy)]
-enum Door {
+pub(crate) enum Door {
     Insert,
     Copy,
     Http,
     Flight,
+    /// A Segment library's batches, into `tracked`.
+    Segment,
     /// `INSERT` into an ordinary table, which does not go through the log.
     Plain,
     /// `INSERT` of rows whose retention is over.
@@ -81,10 +97,12 @@ async fn produce(
         Door::Flight => "flight",
         Door::Plain => "plain",
         Door::Fleeting => "fleeting",
+        Door::Segment => "segment",
     };
     let pg = PgSession::open(at.pg, ADMIN, PASSWORD).await?;
     let mut flight = FlightSession::open(at.flight, ADMIN, PASSWORD).await?;
     let http = HttpSession::new(at.http, ADMIN, PASSWORD);
+    let library = HttpSession::new(at.http, WRITE_KEY, "");
     loop {
         let size = if rng.random_bool(0.1) {
             rng.random_range(50..800)
@@ -100,6 +118,7 @@ async fn produce(
                 Door::Flight => put(&mut flight, name, &request).await,
                 Door::Plain => insert(&pg, "plain", name, &request).await,
                 Door::Fleeting => insert_old(&pg, name, &request).await,
+                Door::Segment => track(&library, name, &request).await,
             }
         };
         tokio::time::timeout(REQUEST_LIMIT, sent)
@@ -163,6 +182,20 @@ async fn post(http: &HttpSession, name: &str, request: &Request) -> Result<(), F
         )?;
     }
     let answer = http.send_rows("public", "acked", body).await?;
+    if answer.status != 200 {
+        return Err(format!("status {}: {}", answer.status, answer.text).into());
+    }
+    told(answer.body["accepted"].as_u64().ok_or("no count")?, request)
+}
+
+async fn track(library: &HttpSession, name: &str, request: &Request) -> Result<(), Fault> {
+    let event = |seq: i64| {
+        serde_json::json!({"type": "track", "userId": name, "event": "e",
+            "properties": {"seq": seq, "padding": filler(seq)}})
+    };
+    let batch: Vec<_> = request.rows.clone().map(event).collect();
+    let body = serde_json::json!({ "batch": batch });
+    let answer = answer(library.post("/v1/batch").json(&body)).await?;
     if answer.status != 200 {
         return Err(format!("status {}: {}", answer.status, answer.text).into());
     }

@@ -11,6 +11,7 @@
     reason = "client tasks of tests are not the server's tasks"
 )]
 
+mod acknowledge;
 mod audit;
 mod auth;
 mod bad_input;

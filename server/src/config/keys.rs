@@ -169,6 +169,20 @@ pub(super) const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "stream.acknowledge_interval",
+        about: "shortest time between two commits of a table with acknowledge = 'object'",
+        set: |c, t| duration(t).map(|v| c.acknowledge_interval = v),
+        get: |c| Some(show_duration(c.acknowledge_interval)),
+        secret: false,
+    },
+    Key {
+        name: "stream.acknowledge_wait",
+        about: "how long writers of such a table wait for the commit of their rows",
+        set: |c, t| duration(t).map(|v| c.acknowledge_wait = v),
+        get: |c| Some(show_duration(c.acknowledge_wait)),
+        secret: false,
+    },
+    Key {
         name: "stream.tail_bytes",
         about: "bytes that rows not yet flushed may hold before writers wait",
         set: |c, t| bytes(t).map(|v| c.tail_bytes = v),

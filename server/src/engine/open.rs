@@ -142,6 +142,11 @@ pub fn table_spec(snapshot: &Snapshot, relation: &Relation) -> Result<TableSpec>
             None => None,
         },
         dedup: dedup_spec(&relation.options)?,
+        bloom_filters: relation
+            .options
+            .get("bloom_filter_columns")
+            .map(|names| bloom_filters(names))
+            .unwrap_or_default(),
     })
 }
 
@@ -161,6 +166,14 @@ pub fn dedup_spec(options: &BTreeMap<String, String>) -> Result<Option<DedupSpec
         },
         event_time: options.get("event_time").cloned(),
     }))
+}
+
+/// The columns that `bloom_filter_columns` names; none when it is empty.
+pub fn bloom_filters(text: &str) -> Vec<String> {
+    match text.trim().is_empty() {
+        true => Vec::new(),
+        false => column_list(text),
+    }
 }
 
 /// The columns that an option names: `a, b`; one with other letters in double quotes.
@@ -287,6 +300,8 @@ fn directory_url(path: &Path) -> Result<Url> {
 async fn open_stream(config: &Config, snapshot: &Snapshot, warehouse: &Url) -> Result<Arc<Stream>> {
     let mut options = StreamOptions::new(config.data.join("wal"));
     options.flush_interval = config.flush_interval;
+    options.acknowledge_interval = config.acknowledge_interval;
+    options.acknowledge_wait = config.acknowledge_wait;
     options.tail_bytes = config.tail_bytes;
     options.segment_bytes = config.segment_bytes;
     options.dedup_bytes = config.dedup_bytes;

@@ -1,8 +1,9 @@
-//! `ALTER TABLE t SET (flush_interval = '…', retention = '…', segment_write_key = '…')`, `SET
-//! (schema_evolution = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
+//! `ALTER TABLE t SET (acknowledge = '…', bloom_filter_columns = '…', flush_interval = '…', retention = '…',
+//! segment_write_key = '…')`, `SET (schema_evolution = '…')`; `ALTER MATERIALIZED VIEW v SET (…)` is in `materialized_view`.
 //!
 //! `event_time` and the like decide what is stored, so they are set when a table is made; `flush_interval`
-//! only decides when, `retention` how long, a key who, `schema_evolution` and `on_violation` what becomes of
+//! only decides when, `retention` how long, a key who, `acknowledge` when writers are
+//! answered, `bloom_filter_columns` how files are written, `schema_evolution` and `on_violation` what becomes of
 //! rows from now on.
 
 mod materialized_view;
@@ -18,6 +19,7 @@ use crate::engine::open::parse_duration;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::{privileges, write_key};
 use crate::jobs::retention;
+use crate::lake;
 use crate::types::{Evolution, RESCUED};
 
 /// Runs the statement.
@@ -54,11 +56,19 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
     }
     let mut relation = found.clone();
     let mut interval = None;
+    let mut filters = None;
     for (key, value) in &s.options {
         match key.as_str() {
             write_key::OPTION => {}
             "flush_interval" => interval = Some(parse_duration(value)?),
             "on_violation" => create_table::on_violation(value)?,
+            "acknowledge" => create_table::options::acknowledge(value)?,
+            "bloom_filter_columns" => {
+                let (columns, partitions) = (&found.columns, &found.partition_by);
+                filters = Some(create_table::options::bloom_filter_columns(
+                    value, columns, partitions,
+                )?);
+            }
             "retention" => {
                 if retention::parse(Some(value))?.is_some() {
                     retention::check_table(&catalog, found)?;
@@ -73,8 +83,8 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
             "dedup_key" | "dedup_window" | "event_time" => {
                 return Err(Error::unsupported(
                     format!("option \"{key}\" cannot be changed"),
-                    "flush_interval, on_violation, retention, segment_write_key and schema_evolution can: create a table with the options \
-                     and copy the rows",
+                    "acknowledge, bloom_filter_columns, flush_interval, on_violation, retention, segment_write_key and \
+                     schema_evolution can: create a table with the options and copy the rows",
                 ));
             }
             _ => {
@@ -83,7 +93,8 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
                     format!("unrecognized option \"{key}\""),
                 )
                 .with_hint(
-                    "flush_interval, on_violation, retention and segment_write_key can be set",
+                    "acknowledge, bloom_filter_columns, flush_interval, on_violation, retention and segment_write_key \
+                     can be set",
                 ));
             }
         }
@@ -91,6 +102,15 @@ pub(super) async fn execute(run: &Run, s: &AlterTableSet) -> Result<Outcome> {
     }
     if s.options.contains_key(write_key::OPTION) {
         write_key::seal(&mut relation.options, oid, &catalog)?;
+    }
+    if let Some(columns) = filters {
+        // what writes files asks the table: it must not know less than the catalog
+        let stream = Arc::clone(&engine.stream);
+        relations::to_its_end("set bloom_filter_columns", async move {
+            let change = |known| async move { lake::keep_bloom_filters(known, &columns).await };
+            stream.alter(oid, false, change).await
+        })
+        .await?;
     }
     engine.commit(vec![Change::PutRelation(relation)]).await?;
     if let Some(interval) = interval {

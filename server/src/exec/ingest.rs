@@ -312,17 +312,48 @@ impl Sieve {
     }
 }
 
-/// Stores rows that passed the table's `Intake`, and letters of those that did not, in one record.
+/// Stores rows that passed the table's `Intake`, and letters of those that did not, in one record. They
+/// are durable as the table's `acknowledge` says, and visible, on return.
+///
+/// # Errors
+/// `40003` when they are stored, but not in the table's storage in time.
 pub(super) async fn append(
+    scope: &Scope,
+    relation: &Relation,
+    rows: Vec<RecordBatch>,
+    letters: Letters,
+    delivery: Delivery,
+) -> Result<Stored> {
+    if relation.kind != RelationKind::StreamingTable {
+        return append_to_lake(scope, relation, rows, delivery).await;
+    }
+    let mut tables = vec![relation.oid];
+    tables.extend((!letters.is_empty()).then_some(internal::DEAD_LETTERS));
+    tables.extend(delivery.key.is_some().then_some(internal::KEYS));
+    let stored = append_to_log(scope, relation, rows, letters, delivery).await?;
+    if waits_for_storage(relation) {
+        // also what was stored under a key before: its first writer may have gone without an answer
+        scope.engine.stream.in_storage(&tables, stored.lsn).await?;
+    }
+    Ok(stored)
+}
+
+/// True when the table's writers are answered once its storage has their rows (`acknowledge = 'object'`).
+pub(super) fn waits_for_storage(relation: &Relation) -> bool {
+    relation
+        .options
+        .get("acknowledge")
+        .is_some_and(|level| level == "object")
+}
+
+/// Rows for a streaming table.
+async fn append_to_log(
     scope: &Scope,
     relation: &Relation,
     rows: Vec<RecordBatch>,
     letters: Letters,
     mut delivery: Delivery,
 ) -> Result<Stored> {
-    if relation.kind != RelationKind::StreamingTable {
-        return append_to_lake(scope, relation, rows, delivery).await;
-    }
     let key = delivery.key.take();
     let mut record = Record {
         stream: Arc::clone(&scope.engine.stream),

@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Query, SetExpr};
 use futures::StreamExt;
 use tokio::sync::OwnedMutexGuard;
 
-use super::ingest::accepted_schema;
+use super::ingest::{accepted_schema, waits_for_storage};
 use super::write::Intake;
 use super::{Outcome, Run, evolve, query, relations, rows};
 use crate::decode::{self, BadRows};
@@ -73,6 +73,10 @@ pub(super) async fn execute(run: &Run, s: &ReplayDeadLetters) -> Result<Outcome>
         replay.try_again(&run, &batch?, s.dry_run).await?;
     }
     if let Some(lsn) = replay.last {
+        if waits_for_storage(&replay.relation) {
+            let tables = [replay.relation.oid, internal::REPLAYS];
+            run.scope.engine.stream.in_storage(&tables, lsn).await?;
+        }
         let session = run.session()?;
         session.with_settings(|settings| settings.set_last_token(&super::token::of(lsn)));
         relations::note_write(&run, "REPLAY DEAD LETTERS")?;

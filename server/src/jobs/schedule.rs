@@ -25,6 +25,9 @@ pub fn start(engine: &Arc<Engine>) -> Vec<AbortOnDrop<()>> {
     tasks.extend(every(engine, "compaction", config.compaction_interval, {
         move |engine: Arc<Engine>| async move {
             for (oid, _) in tables(&engine, true) {
+                if engine.stream.cannot_flush() {
+                    return;
+                }
                 let trigger = config.compaction_files;
                 report(
                     "compaction",

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::checkpoint::CHECKPOINT_INTERVAL;
 use super::open::{handle, table_snapshot};
-use super::{LakeSnapshot, store};
+use super::{LakeSnapshot, bloom, store};
 use crate::error::{Error, Result, SqlState};
 
 /// Makes an empty table. `schema` is the stored schema (with `_lsn` where the table has one).
@@ -19,6 +19,19 @@ use crate::error::{Error, Result, SqlState};
 /// # Errors
 /// `0A000` for a column type Delta cannot store, `42P07` when there is a table already.
 pub async fn create(root: &Url, schema: &Schema, partition_by: &[String]) -> Result<LakeSnapshot> {
+    create_with(root, schema, partition_by, &[]).await
+}
+
+/// [`create`] of a table whose data files keep Bloom filters of these columns.
+///
+/// # Errors
+/// The same.
+pub async fn create_with(
+    root: &Url,
+    schema: &Schema,
+    partition_by: &[String],
+    bloom_filters: &[String],
+) -> Result<LakeSnapshot> {
     for field in schema.fields() {
         check_type(field.name(), field.data_type())?;
     }
@@ -39,6 +52,9 @@ pub async fn create(root: &Url, schema: &Schema, partition_by: &[String]) -> Res
         .create()
         .with_columns(columns)
         .with_partition_columns(partition_by)
+        // ours are no names that Delta reserves
+        .with_raise_if_key_not_exists(false)
+        .with_configuration(bloom::property(bloom_filters))
         .with_configuration([
             // Only this spelling is understood; with it, appends and DML of other writers coexist.
             ("delta.isolationLevel", Some("writeSerializable")),

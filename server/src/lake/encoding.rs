@@ -18,11 +18,29 @@ const SAMPLE: usize = 16 * 1024;
 /// So few say nothing.
 const FEW: usize = 256;
 
-/// How files are written that begin with these rows.
-pub(super) fn properties(sample: &RecordBatch) -> WriterProperties {
+/// A Bloom filter says yes to one in so many values that are not there.
+const FALSE_POSITIVES: f64 = 0.01;
+/// Different values that a filter has room for while it is made: the rows of a full row group. What it
+/// does not need is folded away before it is written.
+const MOST_DIFFERENT: usize = 1024 * 1024;
+
+/// How files are written that begin with these rows: of some columns they keep Bloom filters, made for
+/// that many rows in all if their number is known.
+pub(super) fn properties(
+    sample: &RecordBatch,
+    bloom_filters: &[String],
+    rows: Option<usize>,
+) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_statistics_enabled(EnabledStatistics::Page);
+    let different = rows.unwrap_or(MOST_DIFFERENT).clamp(1, MOST_DIFFERENT);
+    for name in bloom_filters {
+        let path = ColumnPath::from(name.as_str());
+        properties = properties
+            .set_column_bloom_filter_fpp(path.clone(), FALSE_POSITIVES)
+            .set_column_bloom_filter_max_ndv(path, different as u64);
+    }
     for (field, column) in sample.schema().fields().iter().zip(sample.columns()) {
         let path = ColumnPath::from(field.name().as_str());
         if packs(column.data_type()) {
@@ -104,7 +122,7 @@ mod tests {
             ),
         ])
         .unwrap();
-        let chosen = properties(&batch);
+        let chosen = properties(&batch, &["id".to_owned()], Some(10_000));
         for (name, expected) in [
             ("_lsn", false),
             ("id", false),
@@ -116,8 +134,11 @@ mod tests {
         }
         let packed = chosen.encoding(&ColumnPath::from("_lsn"));
         assert_eq!(packed, Some(Encoding::DELTA_BINARY_PACKED));
+        let filter = |name: &str| chosen.bloom_filter_properties(&ColumnPath::from(name));
+        assert_eq!(filter("id").map(|f| f.ndv()), Some(10_000));
+        assert!(filter("city").is_none());
         // a handful of rows says nothing about those that follow
-        let few = properties(&batch.slice(0, 100));
+        let few = properties(&batch.slice(0, 100), &[], None);
         assert!(dictionary("id", &few));
     }
 }

@@ -16,7 +16,7 @@ use futures::{Stream, StreamExt, stream};
 use serde_json::Value;
 
 use super::create::{check_type, column};
-use super::{LakeSnapshot, encoding};
+use super::{LakeSnapshot, bloom, encoding};
 use crate::error::{Error, Result};
 
 /// A file is closed when it reaches this size.
@@ -79,7 +79,26 @@ where
 pub async fn write_files_as<S>(
     snapshot: &LakeSnapshot,
     schema: &SchemaRef,
+    batches: S,
+) -> Result<Vec<Add>>
+where
+    S: Stream<Item = Result<RecordBatch>> + Unpin,
+{
+    write(snapshot, schema, batches, None).await
+}
+
+/// [`write_files`] of rows that are all at hand.
+pub async fn write_rows(snapshot: &LakeSnapshot, rows: Vec<RecordBatch>) -> Result<Vec<Add>> {
+    let count = rows.iter().map(RecordBatch::num_rows).sum();
+    let batches = stream::iter(rows.into_iter().map(Ok));
+    write(snapshot, &snapshot.schema, batches, Some(count)).await
+}
+
+async fn write<S>(
+    snapshot: &LakeSnapshot,
+    schema: &SchemaRef,
     mut batches: S,
+    rows: Option<usize>,
 ) -> Result<Vec<Add>>
 where
     S: Stream<Item = Result<RecordBatch>> + Unpin,
@@ -91,10 +110,11 @@ where
     let Some(first) = batches.next().await.transpose()? else {
         return Ok(Vec::new());
     };
+    let bloom_filters = bloom::columns(snapshot)?;
     let config = WriterConfig::new(
         SchemaRef::clone(schema),
         snapshot.partition_by.to_vec(),
-        Some(encoding::properties(&first)),
+        Some(encoding::properties(&first, &bloom_filters, rows)),
         TARGET_FILE_SIZE,
         None,
         indexed,

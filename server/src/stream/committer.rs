@@ -13,6 +13,7 @@ use deltalake::DeltaTable;
 use futures::{Stream as Batches, StreamExt, stream};
 use tokio::sync::{Mutex, OwnedMutexGuard, RwLock, mpsc};
 
+use super::acknowledge::Prompt;
 use super::core::{Core, Counts};
 use super::head::{Lsn, TailBatch, Upkeep, ViewHead};
 use super::tail;
@@ -31,6 +32,8 @@ pub(super) struct Owned {
     /// Shared by appends on their way into the log, held alone while the columns change so that rows
     /// of before do not fit any more.
     pub(super) gate: Arc<RwLock<()>>,
+    /// Held by the one of the waiting writers that flushes for all of them.
+    pub(super) prompt: Arc<Mutex<Prompt>>,
 }
 
 /// What only the lock's holder knows.
@@ -104,7 +107,7 @@ pub(super) async fn flush_locked(core: &Core, table: &Owned, ledger: &mut Ledger
         lake
     } else {
         ledger.uncertain = true;
-        let adds = lake::write_files(&lake, stream::iter(rows.into_iter().map(Ok))).await?;
+        let adds = lake::write_rows(&lake, rows).await?;
         crash_point("flush-after-data-fsync-before-commit");
         let commit = Commit {
             adds,

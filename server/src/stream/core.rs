@@ -1,6 +1,7 @@
 //! What the log's writer and the committers share: the head and how it changes.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -31,6 +32,8 @@ pub(super) struct Core {
     units: u32,
     /// Told when the tails take half of their memory.
     pub(super) pressure: Notify,
+    /// Tables whose last flush in the background failed.
+    pub(super) unflushable: AtomicUsize,
     pub(super) compute: Compute,
     /// Files that a vacuum must leave alone.
     pub(super) in_use: InUse,
@@ -83,6 +86,7 @@ impl Core {
             budget: Arc::new(Semaphore::new(units as usize)),
             units,
             pressure: Notify::new(),
+            unflushable: AtomicUsize::new(0),
             compute,
             in_use: InUse::default(),
         }
@@ -201,6 +205,13 @@ impl Core {
         let publishing = self.publishing();
         let pending = publishing.get(&table.oid);
         !table.tail.is_empty() || pending.is_some_and(|p| p.source.newest() > table.flushed)
+    }
+
+    /// True when a table holds rows up to a position that its storage does not have yet.
+    pub(super) fn lacks(&self, oid: Oid, upto: Lsn) -> bool {
+        let head = self.head.load();
+        let first = head.tables.get(&oid).and_then(|t| t.tail.first());
+        first.is_some_and(|first| first.lo <= upto)
     }
 
     /// What storage holds of a table, and the next offsets of a topic's partitions as far as they

@@ -1,6 +1,7 @@
 //! Flushes in the background: each table when its time has come, all when memory gets short.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -110,4 +111,6 @@ async fn pass(stream: &Arc<Stream>, core: &Core, due: &mut HashMap<Oid, Due>, sh
             }
         }
     }
+    let failing = due.values().filter(|entry| entry.failures > 0).count();
+    core.unflushable.store(failing, Ordering::Relaxed);
 }

@@ -33,6 +33,11 @@ const ALL: [(Oid, &str, Columns); 3] = [
     (KEYS, "idempotency_keys", keys_schema),
 ];
 
+/// True for one of them.
+pub(super) fn is(table: Oid) -> bool {
+    ALL.iter().any(|(oid, _, _)| *oid == table)
+}
+
 /// The column that all of them are partitioned by: old days are dropped whole.
 pub const DAY: &str = "day";
 
@@ -55,6 +60,7 @@ pub async fn prepare(warehouse: &Url) -> Result<Vec<TableSpec>> {
             root,
             flush_interval: None,
             dedup: None,
+            bloom_filters: Vec::new(),
         };
         let stored = stored_schema(&spec.schema);
         match lake::create(&spec.root, &stored, &spec.partition_by).await {

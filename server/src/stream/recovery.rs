@@ -10,17 +10,18 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::committer::{self, Owned};
-use super::core::{Arrived, Core};
+use super::core::{Arrived, Core, Counts};
 use super::dedup::Gates;
 use super::dedup::clock::Clock;
 use super::head::{Lsn, TableHead};
+use super::internal;
 use super::position::Positions;
 use super::record::{Record, read_payload};
 use super::segment::{self, Replayed};
 use super::wal::{self, Request, Start};
 use super::{StreamOptions, TableSpec, tail};
 use crate::error::{Error, Result, SqlState};
-use crate::lake::{self, At, Compute, make_dirs_durable};
+use crate::lake::{self, At, Commit, Compute, make_dirs_durable};
 use crate::types;
 
 /// Segments of the log that are kept beyond what is always kept.
@@ -60,12 +61,22 @@ pub(super) async fn recover(options: &StreamOptions, tables: Vec<TableSpec>) -> 
     // the file system new blocks and the machine fresh memory
     let tail_segments = options.tail_bytes as u64 / segment_bytes.max(1);
     let most_spares = usize::try_from(tail_segments.min(MOST_SPARES)).unwrap_or(0) + 2;
-    let work = {
-        let core = Arc::clone(&core);
+    let read = {
+        let (core, clock, dir) = (Arc::clone(&core), Arc::clone(&clock), dir.clone());
         move || {
             make_dirs_durable(&dir).map_err(Error::io("make the log's directory"))?;
             clock.load(&dir)?;
-            let replayed = replay(&core, &clock, &dir)?;
+            replay(&core, &clock, &dir)
+        }
+    };
+    let replayed = blocking(read).await?;
+    if replayed.closed.is_empty() {
+        // before the first segment is made: who dies here finds none again
+        without_log(&core, &owned).await?;
+    }
+    let work = {
+        let core = Arc::clone(&core);
+        move || {
             let flushed = core.head().tables.values().map(|t| t.flushed.0).max();
             let next = Lsn(replayed.end.0.max(flushed.unwrap_or(0) + 1));
             core.arrived(Vec::new(), Vec::new(), Lsn(next.0 - 1))?;
@@ -85,16 +96,47 @@ pub(super) async fn recover(options: &StreamOptions, tables: Vec<TableSpec>) -> 
             wal::start(core, start)
         }
     };
-    let wal = match tokio::task::spawn_blocking(work).await {
-        Ok(started) => started?,
-        Err(e) => return Err(Error::Internal(format!("reading the log failed: {e}"))),
-    };
+    let wal = blocking(work).await?;
     Ok(Recovered {
         core,
         gates,
         wal,
         owned,
     })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(e) => Err(Error::Internal(format!("reading the log failed: {e}"))),
+    }
+}
+
+/// The log of these tables is gone, with rows that storage did not have and that views may count: to
+/// their states this is a change of the rows, so they are made from what is there.
+async fn without_log(core: &Core, owned: &HashMap<Oid, Arc<Owned>>) -> Result<()> {
+    let head = core.head();
+    let tables = head.tables.values().filter(|t| t.streaming);
+    for table in tables.filter(|t| !internal::is(t.oid)) {
+        let name = owned.get(&table.oid).map(|owned| owned.name.as_str());
+        tracing::warn!(
+            table = name,
+            "there is no log; the table has the rows of its storage, and its views are made anew"
+        );
+        let counts = Counts {
+            changes: table.changes + 1,
+            upkeep: table.upkeep,
+        };
+        let commit = Commit {
+            txn: Some((committer::changes_app(table.oid), counts.changes)),
+            ..Commit::default()
+        };
+        let lake = lake::commit(&table.lake, commit).await?;
+        core.stored(table.oid, lake, Lsn::default(), Some(counts))?;
+    }
+    Ok(())
 }
 
 /// A table as its storage has it, without tail.
@@ -146,6 +188,7 @@ pub(super) async fn open_table(
         flush_interval: spec.flush_interval.unwrap_or(options.flush_interval),
         lock: Arc::default(),
         gate: Arc::default(),
+        prompt: Arc::default(),
     };
     Ok((head, owned))
 }

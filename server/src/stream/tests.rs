@@ -1,5 +1,6 @@
 //! The log's promises: acknowledged rows are there exactly once, whatever happened before.
 
+mod acknowledge;
 mod alter;
 #[cfg(feature = "failpoints")]
 mod crash;
@@ -56,6 +57,7 @@ pub(super) fn spec(dir: &TempDir, oid: u32, streaming: bool) -> TableSpec {
         root: Url::from_directory_path(dir.path().join(format!("t{oid}"))).unwrap(),
         flush_interval: None,
         dedup: None,
+        bloom_filters: Vec::new(),
     }
 }
 

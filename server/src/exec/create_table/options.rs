@@ -6,7 +6,7 @@ use catalog::{Column, SqlType};
 
 use super::no_column;
 use crate::dialect::CreateTable;
-use crate::engine::open::{column_list, parse_duration};
+use crate::engine::open::{bloom_filters, column_list, parse_duration};
 use crate::error::{Error, Result, SqlState};
 use crate::governance::write_key;
 use crate::jobs::retention;
@@ -14,7 +14,7 @@ use crate::types::Evolution;
 
 /// What is there, for hints.
 const KNOWN: &str = "the options are event_time, flush_interval, retention, dedup_key, dedup_window, \
-                     segment_write_key, on_violation and schema_evolution = 'add', \
+                     segment_write_key, on_violation, acknowledge, bloom_filter_columns and schema_evolution = 'add', \
                      'rescue' or 'reject'";
 
 /// Options that have a meaning, but not here yet.
@@ -39,6 +39,10 @@ pub(super) fn check(s: &CreateTable, columns: &[Column]) -> Result<()> {
             // checked where it is put into the catalog: no two tables have one key
             write_key::OPTION => {}
             "on_violation" => on_violation(value)?,
+            "acknowledge" => acknowledge(value)?,
+            "bloom_filter_columns" => {
+                bloom_filter_columns(value, columns, &s.partitioned_by)?;
+            }
             "schema_evolution" => evolution(key, value)?,
             later if LATER.contains(&later) => {
                 return Err(Error::unsupported(
@@ -98,6 +102,80 @@ pub(in crate::exec) fn on_violation(value: &str) -> Result<()> {
         )
         .with_hint("the values are 'dead_letter' and 'reject'")),
     }
+}
+
+/// When a writer is answered: its rows are in the log, or in the table's storage.
+pub(in crate::exec) fn acknowledge(value: &str) -> Result<()> {
+    match value {
+        "local" | "object" => Ok(()),
+        _ => Err(Error::refused(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("invalid value for option \"acknowledge\": \"{value}\""),
+        )
+        .with_hint("the values are 'local' and 'object'")),
+    }
+}
+
+/// The columns whose values data files keep a Bloom filter of. None for an empty text.
+///
+/// # Errors
+/// `42703`, `42701`, `42804` for a type whose filters no read would use, `42P16` for a partition column.
+pub(in crate::exec) fn bloom_filter_columns(
+    names: &str,
+    columns: &[Column],
+    partition_by: &[String],
+) -> Result<Vec<String>> {
+    let names = bloom_filters(names);
+    for (at, name) in names.iter().enumerate() {
+        let Some(column) = columns.iter().find(|c| c.name == *name) else {
+            return Err(no_column(name));
+        };
+        if names.iter().take(at).any(|before| before == name) {
+            return Err(Error::refused(
+                SqlState::DUPLICATE_COLUMN,
+                format!("column \"{name}\" appears twice in bloom_filter_columns"),
+            ));
+        }
+        if partition_by.contains(name) {
+            return Err(Error::refused(
+                SqlState::INVALID_TABLE_DEFINITION,
+                format!("bloom_filter_columns names the partition column \"{name}\""),
+            )
+            .with_hint("files are chosen by partition columns without a filter"));
+        }
+        match column.sql_type {
+            SqlType::Int4
+            | SqlType::Int8
+            | SqlType::Text
+            | SqlType::Varchar(_)
+            | SqlType::Uuid
+            | SqlType::Bytea => {}
+            SqlType::Bool
+            | SqlType::Int2
+            | SqlType::Numeric { .. }
+            | SqlType::Date
+            | SqlType::Timestamp
+            | SqlType::Timestamptz
+            | SqlType::Float4
+            | SqlType::Float8
+            | SqlType::Json
+            | SqlType::Jsonb
+            | SqlType::Time
+            | SqlType::Interval
+            | SqlType::Array(_)
+            | SqlType::Record(_) => {
+                return Err(Error::refused(
+                    SqlState::DATATYPE_MISMATCH,
+                    format!(
+                        "bloom_filter_columns column \"{name}\" is of type {}",
+                        column.sql_type
+                    ),
+                )
+                .with_hint("name columns of type text, varchar, uuid, bytea, integer or bigint"));
+            }
+        }
+    }
+    Ok(names)
 }
 
 fn dedup_key(names: &str, columns: &[Column]) -> Result<()> {

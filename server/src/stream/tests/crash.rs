@@ -77,6 +77,7 @@ fn table(dir: &Path, oid: u32, streaming: bool) -> TableSpec {
         root: Url::from_directory_path(dir.join(format!("t{oid}"))).unwrap(),
         flush_interval: None,
         dedup: None,
+        bloom_filters: Vec::new(),
     }
 }
 

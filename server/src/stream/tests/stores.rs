@@ -16,15 +16,15 @@ use crate::lake::stores;
 const PATIENCE: usize = 200;
 
 /// A bucket of its own with one table in it.
-struct Bucket {
+pub(super) struct Bucket {
     honest: Arc<InMemory>,
-    faulty: Arc<FaultyStore>,
-    dir: TempDir,
+    pub(super) faulty: Arc<FaultyStore>,
+    pub(super) dir: TempDir,
     root: Url,
 }
 
 impl Bucket {
-    fn new(seed: u64, percent: u64) -> Self {
+    pub(super) fn new(seed: u64, percent: u64) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = NEXT.fetch_add(1, Ordering::SeqCst);
         let root = Url::parse(&format!("s3://weir-faulty-{name}/lake/t1/")).unwrap();
@@ -39,7 +39,7 @@ impl Bucket {
         }
     }
 
-    fn spec(&self) -> TableSpec {
+    pub(super) fn spec(&self) -> TableSpec {
         TableSpec {
             root: self.root.clone(),
             ..spec(&self.dir, 1, true)
@@ -47,7 +47,7 @@ impl Bucket {
     }
 
     /// Faults from now on: tables opened before keep the store they were opened over.
-    fn be_faulty(&self) {
+    pub(super) fn be_faulty(&self) {
         stores::install(&self.root, Arc::clone(&self.faulty) as _);
     }
 
@@ -66,7 +66,7 @@ impl Bucket {
     }
 
     /// What another reader sees in the bucket.
-    async fn stored(&self) -> Vec<i64> {
+    pub(super) async fn stored(&self) -> Vec<i64> {
         let honest: Arc<dyn ObjectStore> = Arc::clone(&self.honest) as _;
         let mut table = DeltaTableBuilder::from_url(self.root.clone())
             .unwrap()
@@ -184,4 +184,35 @@ async fn an_outage_holds_rows_back_and_loses_none() {
     bucket.faulty.set_out(false);
     flush(&stream).await;
     assert_eq!(bucket.stored().await, (0..50).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_wait_for_room_are_known() {
+    let bucket = Bucket::new(2, 0);
+    let often = StreamOptions {
+        flush_interval: Duration::from_millis(20),
+        ..options(&bucket.dir)
+    };
+    let first = Stream::open(often.clone(), Vec::new()).await.unwrap();
+    first.create_table(bucket.spec()).await.unwrap();
+    crash(first).await;
+    bucket.be_faulty();
+    let stream = Stream::open(often, vec![bucket.spec()]).await.unwrap();
+    let becomes = async |wanted: bool| {
+        for _ in 0..2000 {
+            if stream.cannot_flush() == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("cannot_flush stays {}", !wanted);
+    };
+    assert!(!stream.cannot_flush());
+    bucket.faulty.set_out(true);
+    let rows = vec![(Oid(1), vec![batch(0..10)])];
+    stream.append(rows).await.unwrap();
+    becomes(true).await;
+    bucket.faulty.set_out(false);
+    becomes(false).await;
+    assert_eq!(bucket.stored().await, (0..10).collect::<Vec<_>>());
 }
