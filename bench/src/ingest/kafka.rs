@@ -34,8 +34,10 @@ const SINGLE_MESSAGES: usize = 100;
 
 /// A topic that holds all rows.
 pub(super) struct Topic {
-    // dropped first: it is a client of the cluster
+    // dropped first: they are clients of the cluster
     producer: BaseProducer,
+    /// Waits for no second message.
+    hasty: BaseProducer,
     _cluster: MockCluster<'static, DefaultProducerContext>,
     create: String,
     partitions: u32,
@@ -66,13 +68,14 @@ pub(super) fn codec(compression: Compression) -> &'static str {
 fn fill(options: &IngestOptions, create: &str) -> Result<Topic> {
     let cluster = MockCluster::new(1)?;
     let brokers = cluster.bootstrap_servers();
-    let producer: BaseProducer = ClientConfig::new()
+    let mut config = ClientConfig::new();
+    config
         .set("bootstrap.servers", &brokers)
         .set("compression.codec", codec(options.compression))
-        // sets of messages as a busy producer makes them
-        .set("linger.ms", "100")
-        .set("queue.buffering.max.messages", "200000")
-        .create()?;
+        .set("queue.buffering.max.messages", "200000");
+    let hasty = config.clone().set("linger.ms", "0").create()?;
+    // sets of messages as a busy producer makes them
+    let producer: BaseProducer = config.set("linger.ms", "100").create()?;
     let in_a_row = u64::from(super::batch_rows(options));
     let mut events = Events::new(super::SEED);
     let mut partitions = None;
@@ -102,6 +105,7 @@ fn fill(options: &IngestOptions, create: &str) -> Result<Topic> {
     producer.flush(LIMIT)?;
     let topic = Topic {
         producer,
+        hasty,
         _cluster: cluster,
         create: format!("{create} FROM KAFKA (brokers = '{brokers}', topic = '{TOPIC}')"),
         partitions: partitions.unwrap_or(1),
@@ -174,9 +178,8 @@ impl Topic {
         let mut waited = Vec::with_capacity(SINGLE_MESSAGES);
         for (before, line) in (rows..).zip(lines) {
             let begun = Instant::now();
-            send(&self.producer, 0, line)?;
-            // a producer that waits for more would be what is measured
-            self.producer.flush(ASK)?;
+            send(&self.hasty, 0, line)?;
+            self.hasty.flush(ASK)?;
             while client.query_one(&count, &[]).await?.get::<_, i64>(0) <= before {
                 if begun.elapsed() > LIMIT {
                     return Err(Error::Answer("a message did not become a row".to_owned()));
