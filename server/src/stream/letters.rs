@@ -40,6 +40,8 @@ pub enum Form {
     CopyBinary,
     /// A message's value in Avro, whose schema a registry has. Not read again.
     Avro,
+    /// A message's value in Protobuf, whose schema its source has. Not read again.
+    Protobuf,
     /// A message's value as it is. Not read again.
     Message,
 }
@@ -63,6 +65,7 @@ impl Form {
             Self::CopyCsv => "copy-csv",
             Self::CopyBinary => "copy-binary",
             Self::Avro => "avro",
+            Self::Protobuf => "protobuf",
             Self::Message => "message",
         }
     }

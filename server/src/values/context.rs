@@ -61,7 +61,9 @@ impl CopyOptions {
             Form::CopyCsv => CopyFormat::Csv,
             Form::CopyBinary => CopyFormat::Binary,
             Form::CopyText => CopyFormat::Text,
-            Form::Json | Form::Csv | Form::Avro | Form::Message => return Err(bad()),
+            Form::Json | Form::Csv | Form::Avro | Form::Protobuf | Form::Message => {
+                return Err(bad());
+            }
         });
         options.delimiter = byte("delimiter")?;
         options.quote = byte("quote")?;
