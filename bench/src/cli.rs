@@ -59,6 +59,19 @@ pub(crate) enum Door {
     Flight,
     /// NDJSON bodies by `POST`
     Http,
+    /// JSON messages of a topic, which the server reads; the broker is librdkafka's mock cluster
+    Kafka,
+}
+
+/// How messages are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compression {
+    /// Not at all
+    None,
+    /// By LZ4
+    Lz4,
+    /// By Zstandard
+    Zstd,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -72,7 +85,8 @@ pub(crate) struct IngestOptions {
     /// Send for so many seconds instead of a number of rows
     #[arg(long, conflicts_with = "rows")]
     pub(crate) seconds: Option<u64>,
-    /// Rows of one batch or body [default: 65536 over Flight, 16384 over HTTP]
+    /// Rows of one batch or body, or sent to one partition in a row [default: 65536 over Flight, 16384
+    /// over HTTP, 1000 over Kafka]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_rows: Option<u32>,
     /// Connections that send at the same time
@@ -84,9 +98,16 @@ pub(crate) struct IngestOptions {
     /// Into a table that drops duplicates by event_id; rows must differ: no more than --pool-rows
     #[arg(long)]
     pub(crate) dedup: bool,
-    /// Different rows that are made before the clock starts and sent over and over
+    /// Different rows that are made before the clock starts and sent over and over; over Kafka every row
+    /// is another
     #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) pool_rows: u64,
+    /// Partitions of the topic (Kafka only) [default: as many as hold the rows, 5 MB each]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) partitions: Option<u32>,
+    /// How messages are compressed (Kafka only)
+    #[arg(long, value_enum, default_value_t = Compression::None)]
+    pub(crate) compression: Compression,
 }
 
 #[derive(Debug, Args)]

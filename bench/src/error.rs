@@ -17,6 +17,10 @@ pub(crate) enum Error {
     Flight(#[from] arrow_flight::error::FlightError),
     #[error("cannot connect to the Flight door")]
     Connect(#[from] tonic::transport::Error),
+    #[error("the Kafka cluster of the measurement failed")]
+    Kafka(#[from] rdkafka::error::KafkaError),
+    #[error("{0}")]
+    Options(&'static str),
     #[error("the HTTP door failed")]
     Http(#[from] reqwest::Error),
     #[error("cannot make the rows to send")]

@@ -1,10 +1,12 @@
 //! Events into a streaming table until each is acknowledged, then their flush to Delta.
 //!
 //! All that is sent is encoded before the clock starts, so the sender's share of the machine is
-//! small; it is reported beside the server's all the same.
+//! small; it is reported beside the server's all the same. The messages of a topic even are with their
+//! broker by then, and the clock runs from the statement that makes the table until all are rows.
 
 mod flight;
 mod http;
+mod kafka;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +20,8 @@ use crate::server::Server;
 
 /// What the issue asks of a release build on two cores.
 const ROWS_PER_SECOND: f64 = 300_000.0;
+/// What is asked of JSON messages, per second of the server's CPU.
+const MESSAGES_PER_CPU_SECOND: f64 = 250_000.0;
 const SEED: u64 = 20_260_101;
 
 /// Something to send, with its rows.
@@ -104,12 +108,15 @@ pub(crate) async fn measure(common: &Common, options: &IngestOptions) -> Result<
         false => "",
     };
     let create = format!("{}{with}", events::CREATE_TABLE);
-    client.batch_execute(&create).await?;
+    if options.door != Door::Kafka {
+        client.batch_execute(&create).await?;
+    }
     let mut report = Report::new("ingest", common)?;
     describe(&mut report, options);
     let prepared = match options.door {
         Door::Flight => Prepared::Flight(flight::prepare(&server, options).await?),
         Door::Http => Prepared::Http(http::prepare(&server, options)?),
+        Door::Kafka => Prepared::Kafka(kafka::prepare(options, &create)?),
     };
     server.attach(common).await?;
     let (pid, own) = (server.pid(), std::process::id());
@@ -117,9 +124,11 @@ pub(crate) async fn measure(common: &Common, options: &IngestOptions) -> Result<
     let watch = Watch::start(pid)?;
     let (cpu, own_cpu) = (Cpu::of(pid)?, Cpu::of(own)?);
     let begun = Instant::now();
+    let mut topic = None;
     let mut sent = match prepared {
         Prepared::Flight(load) => flight::send(load, options).await?,
         Prepared::Http(load) => http::send(load, options).await?,
+        Prepared::Kafka(ready) => topic.insert(ready).read(&client).await?,
     };
     let seconds = begun.elapsed().as_secs_f64();
     let (used, own_used) = (Cpu::of(pid)?.since(cpu), Cpu::of(own)?.since(own_cpu));
@@ -139,6 +148,10 @@ pub(crate) async fn measure(common: &Common, options: &IngestOptions) -> Result<
     let used_in_all = Cpu::of(pid)?.since(cpu);
     let peak = watch.stop();
     server.detach()?;
+    if let Some(topic) = topic {
+        report.option("partitions", topic.partitions());
+        sent.acknowledged = topic.single_messages(&client, counted).await?;
+    }
     let millions = sent.rows as f64 / 1e6;
     sent.acknowledged.sort_by(f64::total_cmp);
     report.figure("rows, acknowledged and visible", sent.rows as f64, "");
@@ -149,21 +162,24 @@ pub(crate) async fn measure(common: &Common, options: &IngestOptions) -> Result<
     report.figure("sent", sent.bytes as f64 / seconds / 1e6, "MB/s");
     report.figure("per row", sent.bytes as f64 / sent.rows as f64, "bytes");
     report.figure("time", seconds, "s");
-    report.figure(
-        "acknowledged after, p50",
-        percentile(&sent.acknowledged, 0.5),
-        "s",
-    );
-    report.figure(
-        "acknowledged after, p99",
-        percentile(&sent.acknowledged, 0.99),
-        "s",
-    );
+    let waited = match options.door {
+        Door::Flight | Door::Http => "acknowledged after",
+        Door::Kafka => "message alone, a row after",
+    };
+    for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+        let seconds = percentile(&sent.acknowledged, share);
+        report.figure(format!("{waited}, {name}"), seconds, "s");
+    }
     report.figure("flush of what was left", flush, "s");
     let stored = sent.rows as f64 / (seconds + flush);
     report.figure("stored in Delta", stored, "rows/s");
     report.figure("server CPU per million rows", used.total() / millions, "s");
     report.figure("  of it in the kernel", used.system / millions, "s");
+    if options.door == Door::Kafka {
+        let per_core = sent.rows as f64 / used.total();
+        report.figure("durable, per core", per_core, "rows/s");
+        report.target(Target::AtLeast(MESSAGES_PER_CPU_SECOND));
+    }
     let in_all = used_in_all.total() / millions;
     report.figure("server CPU per million, with flush", in_all, "s");
     report.figure(
@@ -181,12 +197,14 @@ pub(crate) async fn measure(common: &Common, options: &IngestOptions) -> Result<
 enum Prepared {
     Flight(flight::Ready),
     Http(http::Ready),
+    Kafka(kafka::Topic),
 }
 
 fn describe(report: &mut Report, options: &IngestOptions) {
     let door = match options.door {
         Door::Flight => "flight",
         Door::Http => "http",
+        Door::Kafka => "kafka",
     };
     report.option("door", door);
     match options.seconds {
@@ -197,12 +215,16 @@ fn describe(report: &mut Report, options: &IngestOptions) {
     report.option("connections", options.connections);
     report.option("dictionary", options.dictionary);
     report.option("dedup", options.dedup);
+    if options.door == Door::Kafka {
+        report.option("compression", kafka::codec(options.compression));
+    }
 }
 
 fn batch_rows(options: &IngestOptions) -> u32 {
     options.batch_rows.unwrap_or(match options.door {
         Door::Flight => 65_536,
         Door::Http => 16_384,
+        Door::Kafka => 1_000,
     })
 }
 
@@ -246,6 +268,8 @@ mod tests {
             dictionary: false,
             dedup: false,
             pool_rows: 300,
+            partitions: None,
+            compression: crate::cli::Compression::None,
         };
         let load = Load::new(&options, |n, rows| parcels(n, rows, |_| Ok((0, ())))).unwrap();
         assert_eq!(load.full.len(), 3);

@@ -9,11 +9,13 @@
 //! | [`client`] | one consumer: partitions, offsets, polling |
 //! | [`messages`] | messages of one poll, in two pieces of memory |
 //! | [`decode`] | messages → batches |
-//! | [`avro`], [`registry`] | Avro with schemas from a registry |
+//! | [`avro`], `protobuf` | values with a schema |
+//! | [`registry`] | a registry of schemas |
 
 pub mod avro;
 pub mod client;
 pub mod decode;
 pub mod messages;
 pub mod options;
+mod protobuf;
 pub mod registry;

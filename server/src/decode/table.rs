@@ -111,7 +111,7 @@ impl Table {
     }
 
     /// True when keys that are no columns are kept, and no error.
-    pub(super) fn keeps(&self) -> bool {
+    pub(crate) fn keeps(&self) -> bool {
         self.keeps
     }
 
@@ -159,7 +159,7 @@ impl Table {
     }
 
     /// The refusal of a name that is no column.
-    pub(super) fn unknown(&self, line: usize, name: &str) -> Error {
+    pub(crate) fn unknown(&self, line: usize, name: &str) -> Error {
         let names: Vec<&str> = self
             .schema
             .fields()

@@ -287,7 +287,7 @@ impl Replay {
                 let decoded = decode::event_again(&raw, event_time, &self.columns)?;
                 decoded.pieces.into_iter().map(|p| p.batch).collect()
             }
-            Form::Avro | Form::Message => {
+            Form::Avro | Form::Protobuf | Form::Message => {
                 return Err(Error::Internal("a form that is not read again".to_owned()));
             }
             Form::CopyText | Form::CopyCsv | Form::CopyBinary => {

@@ -15,12 +15,10 @@ use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaSt
 use super::decode::Columns;
 use super::messages::{Message, Messages};
 use super::options::Registry;
-use super::registry::Schemas;
+use super::registry::{Kind, Registered, Schemas, framed, no_frame, no_schema, unusable};
 use crate::error::{Error, Result, SqlState};
 use crate::values::{ColumnWriter, Style, WireFormat};
 
-/// Bytes before the record.
-const FRAME: usize = 5;
 /// Rows that a decoder takes before it is emptied; a poll never brings more.
 const ROWS: usize = 1 << 17;
 /// Schemas that are kept; a topic has a handful.
@@ -67,9 +65,9 @@ impl Avro {
                 self.known.clear();
             }
             let known = match self.schemas.schema(id).await {
-                Ok(Some(text)) => Known::Good(text, None),
+                Ok(Some(schema)) if alone(&schema) => Known::Good(schema.text, None),
+                Ok(Some(_)) => Known::Bad(Arc::new(unsupported(id))),
                 Ok(None) => Known::Bad(Arc::new(no_schema(id))),
-                Err(e) if e.state() == SqlState::FEATURE_NOT_SUPPORTED => Known::Bad(Arc::new(e)),
                 Err(e) => return Err(e),
             };
             self.known.insert(id, known);
@@ -141,15 +139,6 @@ impl Avro {
     }
 }
 
-/// The id and the record of a framed value.
-fn framed(value: &[u8]) -> Option<(u32, &[u8])> {
-    let (frame, record) = value.split_first_chunk::<FRAME>()?;
-    (frame[0] == 0).then(|| {
-        let id = u32::from_be_bytes([frame[1], frame[2], frame[3], frame[4]]);
-        (id, record)
-    })
-}
-
 fn decoder_of(id: u32, text: &str) -> Result<Decoder> {
     let fingerprint = Fingerprint::Id(id);
     let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
@@ -162,13 +151,7 @@ fn decoder_of(id: u32, text: &str) -> Result<Decoder> {
                 .with_active_fingerprint(fingerprint)
                 .build_decoder()
         })
-        .map_err(|e| {
-            Error::refused(
-                SqlState::INVALID_TEXT_REPRESENTATION,
-                format!("schema {id} of the registry cannot be used"),
-            )
-            .with_detail(e.to_string())
-        })
+        .map_err(|e| unusable(id, e.to_string()))
 }
 
 /// The columns of a table, by name; composite values as JSON where the table has a text.
@@ -247,18 +230,14 @@ fn side_by_side(left: &RecordBatch, right: &RecordBatch) -> Result<RecordBatch> 
     )?)
 }
 
-fn no_frame() -> Error {
-    Error::refused(
-        SqlState::INVALID_TEXT_REPRESENTATION,
-        "the message does not begin with the id of a schema",
-    )
-    .with_hint("messages must be framed as Confluent's serializers do it")
+fn alone(schema: &Registered) -> bool {
+    schema.kind == Kind::Avro && schema.references.is_empty()
 }
 
-fn no_schema(id: u32) -> Error {
-    Error::refused(
-        SqlState::INVALID_TEXT_REPRESENTATION,
-        format!("the registry has no schema {id}"),
+fn unsupported(id: u32) -> Error {
+    Error::unsupported(
+        format!("schema {id} of the registry is not supported"),
+        "register an Avro schema that stands alone, without references",
     )
 }
 

@@ -31,10 +31,12 @@ const LONGEST: Duration = Duration::from_millis(60);
 const MOST_BYTES: usize = 8 << 20;
 const MOST_MESSAGES: usize = 65_536;
 /// Properties that are set unless the owner sets them: memory per source, and quick answers.
-const DEFAULTS: [(&str, &str); 8] = [
+const DEFAULTS: [(&str, &str); 9] = [
     ("client.id", "weir"),
     ("isolation.level", "read_committed"),
     ("queued.max.messages.kbytes", "32768"),
+    // a queue that was full is asked for again a second later otherwise, long after it ran empty
+    ("fetch.queue.backoff.ms", "10"),
     ("fetch.wait.max.ms", "50"),
     ("topic.metadata.refresh.interval.ms", "60000"),
     ("reconnect.backoff.max.ms", "5000"),

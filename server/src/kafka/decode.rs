@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::avro::Avro;
 use super::messages::{Message, Messages, hex};
 use super::options::{Beside, Format, Options};
+use super::protobuf::Protobuf;
 use crate::decode::columns::Cell;
 use crate::decode::table::{Place, Table};
 use crate::decode::{BadRows, json};
@@ -22,7 +23,7 @@ use crate::types::TYPE_KEY;
 const SAMPLE: usize = 16;
 
 /// Errors tell of the line inside a message; which message it is, is told elsewhere.
-const MESSAGE: Place = Place {
+pub(super) const MESSAGE: Place = Place {
     line: 1,
     start: 0,
     end: 0,
@@ -34,6 +35,7 @@ pub struct Decoder {
     options: Options,
     raw: Option<String>,
     avro: Option<Avro>,
+    protobuf: Protobuf,
 }
 
 impl Decoder {
@@ -42,6 +44,7 @@ impl Decoder {
         Self {
             raw: raw.map(str::to_owned),
             avro: options.registry.as_ref().map(Avro::new),
+            protobuf: Protobuf::new(options),
             options: options.clone(),
         }
     }
@@ -53,6 +56,7 @@ impl Decoder {
     pub async fn prepare(&mut self, messages: &Messages) -> Result<()> {
         match (&mut self.avro, self.options.format) {
             (Some(avro), Format::Avro) => avro.learn(messages).await,
+            (_, Format::Protobuf) => self.protobuf.learn(messages).await,
             _ => Ok(()),
         }
     }
@@ -77,6 +81,7 @@ impl Decoder {
                 raw_rows(messages, chosen, schema, &beside, column)
             }
             (Format::Avro, Some(avro)) => avro.decode(messages, chosen, schema, &beside),
+            (Format::Protobuf, _) => self.protobuf.decode(messages, chosen, schema, &beside),
             (Format::Avro, None) => Err(Error::Internal("a source without registry".to_owned())),
         }
     }
@@ -91,6 +96,7 @@ pub fn raw(options: &Options, messages: &Messages, message: &Message, schema: &S
         form: match options.format {
             Format::Json => Form::Json,
             Format::Avro => Form::Avro,
+            Format::Protobuf => Form::Protobuf,
             Format::Raw => Form::Message,
         },
         context: context.ok().flatten().map(Arc::from),
@@ -183,8 +189,12 @@ impl<'o> Columns<'o> {
         (!object.is_empty()).then(|| Value::Object(object).to_string())
     }
 
-    fn fill<'m>(&self, cells: &mut [Cell<'m>], messages: &'m Messages, message: &'m Message)
-    where
+    pub(super) fn fill<'m>(
+        &self,
+        cells: &mut [Cell<'m>],
+        messages: &'m Messages,
+        message: &'m Message,
+    ) where
         'o: 'm,
     {
         for (what, at) in &self.columns {
@@ -271,7 +281,7 @@ fn raw_rows(
 }
 
 /// A table of rows that are taken all or none.
-fn table(schema: &SchemaRef) -> Table {
+pub(super) fn table(schema: &SchemaRef) -> Table {
     let nothing = Source::Text {
         text: Bytes::new(),
         form: Form::Json,
@@ -280,7 +290,7 @@ fn table(schema: &SchemaRef) -> Table {
     Table::new(schema, nothing, BadRows::Refuse)
 }
 
-fn batches(rows: Table) -> Result<Vec<RecordBatch>> {
+pub(super) fn batches(rows: Table) -> Result<Vec<RecordBatch>> {
     let pieces = rows.finish()?.pieces;
     Ok(pieces.into_iter().map(|piece| piece.batch).collect())
 }

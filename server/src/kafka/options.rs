@@ -9,6 +9,7 @@ use std::time::Duration;
 use catalog::{Column, SqlType};
 use url::Url;
 
+use super::protobuf;
 use crate::error::{Error, Result, SqlState};
 
 /// The option that says what kind of source a table has.
@@ -21,7 +22,7 @@ const OWN: &str = "source.";
 const PROPERTY: &str = "kafka.";
 
 /// Names of the own options.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 20] = [
     "brokers",
     "topic",
     "format",
@@ -38,8 +39,14 @@ const KNOWN: [&str; 17] = [
     "schema_registry",
     "schema_registry_user",
     "schema_registry_password",
+    "schema",
+    SCHEMA_FILE,
+    "message",
     "group",
 ];
+
+/// The option that names a file of the server, which is read when the table is made.
+const SCHEMA_FILE: &str = "schema_file";
 
 /// Properties that weir sets itself, since what it promises depends on them.
 const OURS: [&str; 11] = [
@@ -72,6 +79,8 @@ pub enum Format {
     Json,
     /// Avro in Confluent's frame, its schema in a registry.
     Avro,
+    /// Protobuf: messages of one type, or in Confluent's frame with a registry.
+    Protobuf,
     /// The value as it is, into one column.
     Raw,
 }
@@ -149,6 +158,10 @@ pub struct Options {
     pub on_gap: OnGap,
     /// Where schemas are.
     pub registry: Option<Registry>,
+    /// The schema of Protobuf messages: the text of a `.proto` file, or a compiled set in base64.
+    pub schema: Option<String>,
+    /// The name of their type.
+    pub message: Option<String>,
     /// The consumer group that the broker is told; offsets are never kept there.
     pub group: Option<String>,
     /// Properties of librdkafka.
@@ -188,9 +201,30 @@ pub fn declare(
         };
         kept.insert(name, value.clone());
     }
-    Options::of(&kept, columns)?;
+    protobuf::check(&Options::of(&kept, columns)?)?;
     Ok(kept)
 }
+
+/// Takes out the option that names a file of the server with a schema.
+///
+/// # Errors
+/// 22023 when a schema is given beside it.
+pub fn take_schema_file(given: &mut BTreeMap<String, String>) -> Result<Option<String>> {
+    match (given.remove(SCHEMA_FILE), given.get("schema")) {
+        (Some(_), Some(_)) => Err(invalid(
+            "the options \"schema\" and \"schema_file\" exclude each other".to_owned(),
+        )),
+        (file, _) => Ok(file),
+    }
+}
+
+/// Puts in what a file with a schema holds.
+pub fn put_schema(given: &mut BTreeMap<String, String>, bytes: Vec<u8>) {
+    given.insert("schema".to_owned(), protobuf::kept(bytes));
+}
+
+/// The bytes that a file with a schema has at most.
+pub const SCHEMA_BYTES: usize = protobuf::MOST_BYTES;
 
 /// True when a table has a source.
 pub fn is_source(options: &BTreeMap<String, String>) -> bool {
@@ -255,6 +289,8 @@ impl Options {
             },
             on_gap: on_gap(own("on_gap").unwrap_or("fail"))?,
             registry: registry(&own)?,
+            schema: own("schema").map(str::to_owned),
+            message: own("message").map(str::to_owned),
             group: own("group").map(str::to_owned),
             properties: properties(kept)?,
         };
@@ -303,7 +339,29 @@ impl Options {
                     .with_hint("schema_registry = 'http://host:8081'"),
             );
         }
-        Ok(())
+        self.check_protobuf()
+    }
+
+    fn check_protobuf(&self) -> Result<()> {
+        if self.format != Format::Protobuf {
+            return match self.schema.is_some() || self.message.is_some() {
+                true => Err(invalid(
+                    "options \"schema\", \"schema_file\" and \"message\" go with format = 'protobuf' only"
+                        .to_owned(),
+                )),
+                false => Ok(()),
+            };
+        }
+        match (&self.registry, &self.schema) {
+            (Some(_), Some(_)) => Err(invalid(
+                "the schema of Protobuf messages is either given or in a registry".to_owned(),
+            )),
+            (None, None) => Err(invalid("format = 'protobuf' needs a schema".to_owned()).with_hint(
+                "schema = 'syntax = \"proto3\"; message …', schema_file = '/…/events.proto', or \
+                 schema_registry = 'http://host:8081'",
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -335,12 +393,17 @@ fn format(text: &str) -> Result<Format> {
     match text.to_lowercase().as_str() {
         "json" => Ok(Format::Json),
         "avro" => Ok(Format::Avro),
+        "protobuf" => Ok(Format::Protobuf),
         "raw" => Ok(Format::Raw),
-        other @ ("protobuf" | "csv" | "debezium" | "debezium-json") => Err(Error::unsupported(
+        other @ ("csv" | "debezium" | "debezium-json") => Err(Error::unsupported(
             format!("format = '{other}' is not supported"),
-            "use format = 'json', 'avro' or 'raw'",
+            "use format = 'json', 'avro', 'protobuf' or 'raw'",
         )),
-        _ => Err(bad_value("format", text, "use 'json', 'avro' or 'raw'")),
+        _ => Err(bad_value(
+            "format",
+            text,
+            "use 'json', 'avro', 'protobuf' or 'raw'",
+        )),
     }
 }
 
@@ -553,7 +616,10 @@ mod tests {
             (&[("topic", "a/b")], "22023"),
             (&[("colour", "red")], "22023"),
             (&[("format", "yaml")], "22023"),
-            (&[("format", "protobuf")], "0A000"),
+            (&[("format", "csv")], "0A000"),
+            (&[("format", "protobuf")], "22023"),
+            (&[("format", "protobuf"), ("schema", "message")], "22023"),
+            (&[("message", "m")], "22023"),
             (&[("format", "avro")], "22023"),
             (&[("format", "raw")], "22023"),
             (&[("start", "soon")], "22023"),

@@ -1,8 +1,9 @@
-//! A client of Confluent's schema registry: an id → the schema's text.
+//! A client of Confluent's schema registry: an id → the schema's text and what it refers to; and the
+//! frame that brings the id.
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::options::Registry;
 use crate::error::{Error, Result, SqlState};
@@ -11,6 +12,42 @@ use crate::error::{Error, Result, SqlState};
 const ASK: Duration = Duration::from_secs(10);
 /// A longer answer is no schema.
 const MOST_BYTES: usize = 4 << 20;
+
+/// Bytes before what a schema describes.
+const FRAME: usize = 5;
+
+/// A schema as the registry has it.
+#[derive(Debug)]
+pub(super) struct Registered {
+    pub(super) text: String,
+    pub(super) kind: Kind,
+    pub(super) references: Vec<Reference>,
+}
+
+/// What describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Avro,
+    Protobuf,
+    Other,
+}
+
+/// Another schema that one refers to, by a name of its own.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Reference {
+    pub(super) name: String,
+    subject: String,
+    version: u32,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    schema: String,
+    #[serde(rename = "schemaType")]
+    kind: Option<String>,
+    #[serde(default)]
+    references: Vec<Reference>,
+}
 
 /// Asks one registry.
 #[derive(Debug)]
@@ -27,16 +64,31 @@ impl Schemas {
         }
     }
 
-    /// The Avro schema with this id; `None` when the registry has none.
+    /// The schema with this id; `None` when the registry has none.
     ///
     /// # Errors
-    /// 08006 when it does not answer, 0A000 for a schema that is no Avro or refers to others.
-    pub(super) async fn schema(&mut self, id: u32) -> Result<Option<String>> {
-        let url = self
-            .registry
-            .url
-            .join(&format!("schemas/ids/{id}"))
-            .map_err(|e| Error::Internal(format!("a registry's address: {e}")))?;
+    /// 08006 when it does not answer.
+    pub(super) async fn schema(&mut self, id: u32) -> Result<Option<Registered>> {
+        self.ask(&["schemas", "ids", &id.to_string()]).await
+    }
+
+    /// The schema that another one refers to.
+    ///
+    /// # Errors
+    /// 08006 when the registry does not answer.
+    pub(super) async fn referred(&mut self, to: &Reference) -> Result<Option<Registered>> {
+        let version = to.version.to_string();
+        self.ask(&["subjects", &to.subject, "versions", &version])
+            .await
+    }
+
+    async fn ask(&mut self, path: &[&str]) -> Result<Option<Registered>> {
+        let mut url = self.registry.url.clone();
+        match url.path_segments_mut() {
+            // each is escaped, so a name leads nowhere else
+            Ok(mut segments) => segments.pop_if_empty().extend(path),
+            Err(()) => return Err(unreachable()),
+        };
         let mut request = self.http()?.get(url);
         if let Some((user, password)) = &self.registry.login {
             request = request.basic_auth(user, Some(password));
@@ -58,7 +110,7 @@ impl Schemas {
                 return Err(unreachable().with_detail("its answer is too long for a schema"));
             }
         }
-        read(id, &body).map(Some)
+        read(&body).map(Some)
     }
 
     fn http(&mut self) -> Result<&reqwest::Client> {
@@ -74,25 +126,56 @@ impl Schemas {
     }
 }
 
-fn read(id: u32, body: &[u8]) -> Result<String> {
-    let answer: Value = serde_json::from_slice(body)
-        .map_err(|_| unreachable().with_detail("its answer is no JSON"))?;
-    let avro = answer
-        .get("schemaType")
-        .and_then(Value::as_str)
-        .is_none_or(|kind| kind.eq_ignore_ascii_case("avro"));
-    let alone = answer
-        .get("references")
-        .and_then(Value::as_array)
-        .is_none_or(Vec::is_empty);
-    match answer.get("schema").and_then(Value::as_str) {
-        Some(text) if avro && alone => Ok(text.to_owned()),
-        Some(_) => Err(Error::unsupported(
-            format!("schema {id} of the registry is not supported"),
-            "register an Avro schema that stands alone, without references",
-        )),
-        None => Err(unreachable().with_detail("its answer holds no schema")),
-    }
+fn read(body: &[u8]) -> Result<Registered> {
+    let answer: Answer = serde_json::from_slice(body)
+        .map_err(|_| unreachable().with_detail("its answer holds no schema"))?;
+    Ok(Registered {
+        text: answer.schema,
+        // the registry does not name its first kind
+        kind: answer
+            .kind
+            .map_or(Kind::Avro, |kind| match kind.to_lowercase().as_str() {
+                "avro" => Kind::Avro,
+                "protobuf" => Kind::Protobuf,
+                _ => Kind::Other,
+            }),
+        references: answer.references,
+    })
+}
+
+/// The id and the rest of a value in Confluent's frame: a zero byte, the id in four bytes.
+pub(super) fn framed(value: &[u8]) -> Option<(u32, &[u8])> {
+    let (frame, rest) = value.split_first_chunk::<FRAME>()?;
+    (frame[0] == 0).then(|| {
+        let id = u32::from_be_bytes([frame[1], frame[2], frame[3], frame[4]]);
+        (id, rest)
+    })
+}
+
+/// The refusal of a value without it.
+pub(super) fn no_frame() -> Error {
+    Error::refused(
+        SqlState::INVALID_TEXT_REPRESENTATION,
+        "the message does not begin with the id of a schema",
+    )
+    .with_hint("messages must be framed as Confluent's serializers do it")
+}
+
+/// The refusal of an id.
+pub(super) fn no_schema(id: u32) -> Error {
+    Error::refused(
+        SqlState::INVALID_TEXT_REPRESENTATION,
+        format!("the registry has no schema {id}"),
+    )
+}
+
+/// The refusal of a schema that is there.
+pub(super) fn unusable(id: u32, why: String) -> Error {
+    Error::refused(
+        SqlState::INVALID_TEXT_REPRESENTATION,
+        format!("schema {id} of the registry cannot be used"),
+    )
+    .with_detail(why)
 }
 
 fn unreachable() -> Error {

@@ -42,6 +42,8 @@ pub enum Form {
     Segment,
     /// A message's value in Avro, whose schema a registry has. Not read again.
     Avro,
+    /// A message's value in Protobuf, whose schema its source has. Not read again.
+    Protobuf,
     /// A message's value as it is. Not read again.
     Message,
 }
@@ -67,6 +69,7 @@ impl Form {
             Self::CopyBinary => "copy-binary",
             Self::Segment => "segment",
             Self::Avro => "avro",
+            Self::Protobuf => "protobuf",
             Self::Message => "message",
         }
     }

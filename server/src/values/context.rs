@@ -61,7 +61,12 @@ impl CopyOptions {
             Form::CopyCsv => CopyFormat::Csv,
             Form::CopyBinary => CopyFormat::Binary,
             Form::CopyText => CopyFormat::Text,
-            Form::Json | Form::Csv | Form::Segment | Form::Avro | Form::Message => {
+            Form::Json
+            | Form::Csv
+            | Form::Segment
+            | Form::Avro
+            | Form::Protobuf
+            | Form::Message => {
                 return Err(bad());
             }
         });

@@ -48,21 +48,53 @@ pub(super) async fn declare(
     let Some(source) = &s.source else {
         return Ok(BTreeMap::new());
     };
-    let kept = options::declare(&source.options, columns)?;
-    if options::reads_files(&kept).is_some() {
+    let mut given = source.options.clone();
+    let schema_file = options::take_schema_file(&mut given)?;
+    if schema_file.is_some() || options::reads_files(&given).is_some() {
         privileges::check_superuser(
             &run.scope.catalog,
             &run.scope.caller.role,
             "name files of the server",
         )?;
     }
-    let options = Options::of(&kept, columns)?;
-    tokio::task::spawn_blocking(move || Client::open(&options, "weir").map(drop))
-        .await
-        .map_err(|e| Error::Internal(format!("making a Kafka client failed: {e}")))??;
-    Ok(kept)
+    if let Some(path) = schema_file {
+        let bytes = blocking(move || read(&path)).await??;
+        options::put_schema(&mut given, bytes);
+    }
+    let columns = columns.to_vec();
+    blocking(move || {
+        let kept = options::declare(&given, &columns)?;
+        Client::open(&Options::of(&kept, &columns)?, "weir")?;
+        Ok(kept)
+    })
+    .await?
 }
 
+/// What a file of the server holds, if it can be a schema.
+fn read(path: &str) -> Result<Vec<u8>> {
+    let wrong = |what: String| {
+        Error::refused(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("the schema file \"{path}\" cannot be read"),
+        )
+        .with_detail(what)
+    };
+    // a pipe or a device would never end
+    let size = std::fs::metadata(path).map_err(|e| wrong(e.kind().to_string()))?;
+    if !size.is_file() {
+        return Err(wrong("it is not a file".to_owned()));
+    }
+    if size.len() > options::SCHEMA_BYTES as u64 {
+        return Err(wrong("it is too long for a schema".to_owned()));
+    }
+    std::fs::read(path).map_err(|e| wrong(e.kind().to_string()))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::Internal(format!("making a source failed: {e}")))
+}
 /// Lets the source of a table that was just made begin.
 pub(super) async fn begin(run: &Run, made: &Relation) {
     if !options::is_source(&made.options) {
