@@ -59,6 +59,8 @@ pub struct Config {
     pub acknowledge_wait: Duration,
     /// Bytes all tails may hold together before writers wait.
     pub tail_bytes: usize,
+    /// Bytes that rows on their way to the log may hold together, over HTTP and Flight.
+    pub buffer_bytes: usize,
     /// Bytes that the keys of rows may hold together, of all tables with a `dedup_key`.
     pub dedup_bytes: usize,
     /// Size of one file of the log.
@@ -173,7 +175,8 @@ impl Default for Config {
             flush_interval: Duration::from_secs(5),
             acknowledge_interval: Duration::from_millis(200),
             acknowledge_wait: Duration::from_secs(30),
-            tail_bytes: 256 << 20,
+            tail_bytes: 512 << 20,
+            buffer_bytes: 128 << 20,
             dedup_bytes: 512 << 20,
             segment_bytes: 64 << 20,
             idempotency_window: Duration::from_secs(24 * 3600),

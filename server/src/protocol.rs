@@ -2,6 +2,7 @@
 
 mod arrow_stream;
 pub mod backend;
+pub mod buffers;
 pub mod calls;
 pub mod credentials;
 pub mod flight;

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
 use crate::protocol::backend::EngineBackend;
+use crate::protocol::buffers::Buffers;
 use crate::protocol::credentials::Credentials;
 use crate::protocol::{flight, http, pg};
 use crate::sources;
@@ -122,15 +123,18 @@ async fn serve(config: &Config, engine: &Arc<Engine>, tls: Option<Tls>) -> Resul
         ..pg::Options::default()
     };
     let credentials = Arc::new(Credentials::new(backend, config.token_lifetime));
+    let buffers = Buffers::new(config.buffer_bytes);
     let mut fronts = Tasks::new(CancellationToken::new());
     fronts.spawn("pg", |stop| {
         pg::serve(pg_listener, authenticator, options, stop)
     });
     fronts.spawn("flight", |stop| {
-        flight::serve(flight, Arc::clone(&credentials), config, tls.as_ref(), stop)
+        let credentials = Arc::clone(&credentials);
+        flight::serve(flight, credentials, &buffers, config, tls.as_ref(), stop)
     });
     fronts.spawn("http", |stop| {
-        http::serve(http, Arc::clone(&credentials), config, tls.as_ref(), stop)
+        let credentials = Arc::clone(&credentials);
+        http::serve(http, credentials, &buffers, config, tls.as_ref(), stop)
     });
     fronts.spawn("sources", |stop| sources::run(Arc::clone(engine), stop));
     addrs

@@ -190,6 +190,13 @@ pub(super) const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "stream.buffer_bytes",
+        about: "bytes that rows received over HTTP and Flight may hold before they are in the log",
+        set: |c, t| bytes(t).map(|v| c.buffer_bytes = v),
+        get: |c| Some(show_bytes(c.buffer_bytes)),
+        secret: false,
+    },
+    Key {
         name: "stream.dedup_bytes",
         about: "bytes that the keys of rows within dedup_window may hold, of all tables together",
         set: |c, t| bytes(t).map(|v| c.dedup_bytes = v),

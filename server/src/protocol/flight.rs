@@ -43,6 +43,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use self::handles::Handles;
 use self::status::status;
+use super::buffers::Buffers;
 use super::credentials::{Caller, Credentials};
 use super::listen::Accept;
 use crate::config::Config;
@@ -69,11 +70,12 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub fn serve(
     listener: TcpListener,
     credentials: Arc<Credentials>,
+    buffers: &Buffers,
     config: &Config,
     tls: Option<&Tls>,
     stop: CancellationToken,
 ) -> impl Future<Output = Result<()>> + Send + 'static {
-    let door = FlightDoor::new(credentials);
+    let door = FlightDoor::new(credentials, buffers.clone());
     let service = FlightServiceServer::new(door)
         .max_decoding_message_size(config.max_message)
         .max_encoding_message_size(usize::MAX);
@@ -128,13 +130,15 @@ where
 /// The service; every method finds out who calls, then hands over to a submodule.
 struct FlightDoor {
     credentials: Arc<Credentials>,
+    buffers: Buffers,
     handles: Arc<Handles>,
 }
 
 impl FlightDoor {
-    fn new(credentials: Arc<Credentials>) -> Self {
+    fn new(credentials: Arc<Credentials>, buffers: Buffers) -> Self {
         Self {
             credentials,
+            buffers,
             handles: Arc::new(Handles::default()),
         }
     }
@@ -248,7 +252,7 @@ impl FlightService for FlightDoor {
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoPutStream>, Status> {
         let caller = self.caller(request.metadata()).await?;
-        let answers = put::put(caller, &self.handles, request.into_inner()).await;
+        let answers = put::put(caller, &self.handles, &self.buffers, request.into_inner()).await;
         answers.map(Response::new).map_err(|e| status(&e))
     }
 

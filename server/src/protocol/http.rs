@@ -29,6 +29,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::problem::Problem;
+use super::buffers::Buffers;
 use super::credentials::{Caller, Credentials};
 use super::listen::Accept;
 use crate::config::Config;
@@ -44,6 +45,7 @@ const HEADER_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 struct Shared {
     credentials: Arc<Credentials>,
+    buffers: Buffers,
     max_body: usize,
     segment: SegmentLimits,
     /// Cancelled when the server stops: it is not ready any more.
@@ -63,12 +65,14 @@ struct SegmentLimits {
 pub fn serve(
     listener: TcpListener,
     credentials: Arc<Credentials>,
+    buffers: &Buffers,
     config: &Config,
     tls: Option<&Tls>,
     stop: CancellationToken,
 ) -> impl Future<Output = Result<()>> + Send + 'static {
     let router = router(Shared {
         credentials,
+        buffers: buffers.clone(),
         max_body: config.max_body,
         segment: SegmentLimits {
             body: config.segment_body,

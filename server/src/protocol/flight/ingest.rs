@@ -28,6 +28,7 @@ use crate::engine::keys::RequestKey;
 use crate::error::{Error, Result, SqlState};
 use crate::protocol::arrow_stream::Batches;
 use crate::protocol::backend::DataCalls;
+use crate::protocol::buffers::{Buffers, Room};
 use crate::protocol::credentials::Caller;
 use crate::session::Receipt;
 use crate::stream::letters::Piece;
@@ -76,6 +77,7 @@ impl Progress {
 /// when its rows are durable and visible. Rows acknowledged before an error stay.
 pub(super) async fn to_path(
     caller: Caller,
+    buffers: &Buffers,
     path: &[String],
     batches: Batches,
 ) -> Result<Answers<PutResult>> {
@@ -88,6 +90,7 @@ pub(super) async fn to_path(
         session: caller.session,
         schema: schema.clone(),
         table: table.clone(),
+        buffers: buffers.clone(),
     };
     let (progress, seen) = watch::channel(Progress::default());
     let work = tasks::spawn("flight-ingest", async move {
@@ -103,6 +106,7 @@ pub(super) async fn to_path(
 /// number of rows stored.
 pub(super) async fn to_table(
     caller: Caller,
+    buffers: &Buffers,
     command: CommandStatementIngest,
     mut batches: Batches,
 ) -> Result<i64> {
@@ -129,6 +133,7 @@ pub(super) async fn to_table(
         session: caller.session,
         schema: command.schema.unwrap_or_else(|| "public".to_owned()),
         table: command.table,
+        buffers: buffers.clone(),
     };
     let options = command.table_definition_options.unwrap_or_default();
     make_table_as_told(&target, options, &mut batches).await?;
@@ -140,26 +145,25 @@ struct Target {
     session: Arc<dyn DataCalls>,
     schema: String,
     table: String,
+    buffers: Buffers,
 }
 
 impl Target {
     /// One call of the session, in a task of its own: several run on several cores, and one that
     /// started is not cut off in its middle.
-    fn ingest(
-        &self,
-        pieces: Vec<Piece>,
-        key: Option<RequestKey>,
-        turn: Turn,
-    ) -> JoinHandle<Result<Receipt>> {
+    fn ingest(&self, group: Group, turn: Turn) -> JoinHandle<Result<Receipt>> {
         let session = Arc::clone(&self.session);
         let (schema, table) = (self.schema.clone(), self.table.clone());
         tasks::spawn("ingest", async move {
             let started = Instant::now();
             let rows = Decoded {
-                pieces,
+                pieces: group.pieces,
                 ..Decoded::default()
             };
-            let receipt = session.ingest(&schema, &table, rows, turn, key).await?;
+            let receipt = session
+                .ingest(&schema, &table, rows, turn, group.key)
+                .await?;
+            drop(group.rooms);
             if !receipt.again {
                 metrics::ingested("flight", receipt.accepted, started.elapsed());
             }
@@ -168,10 +172,25 @@ impl Target {
     }
 }
 
-/// Batches that wait for a free place, each with its own idempotency key if it has one.
+/// A batch that came, with its own idempotency key if it has one.
+struct Came {
+    batch: RecordBatch,
+    key: Option<RequestKey>,
+    bytes: usize,
+}
+
+/// What is stored in one piece, and the memory it takes until then.
+#[derive(Default)]
+struct Group {
+    pieces: Vec<Piece>,
+    rooms: Vec<Room>,
+    key: Option<RequestKey>,
+}
+
+/// Batches that wait for a free place.
 #[derive(Default)]
 struct Waiting {
-    batches: VecDeque<(Piece, Option<RequestKey>, usize)>,
+    batches: VecDeque<(Piece, Option<RequestKey>, usize, Option<Room>)>,
     bytes: usize,
     /// Rows that came so far.
     rows: u64,
@@ -180,35 +199,37 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn push(&mut self, batch: RecordBatch, key: Option<RequestKey>, bytes: usize) {
+    fn push(&mut self, came: Came, room: Option<Room>) {
         let first = self.rows + 1;
-        self.rows += batch.num_rows() as u64;
-        self.bytes += bytes;
+        self.rows += came.batch.num_rows() as u64;
+        self.bytes += came.bytes;
         // a client may give all batches of a stream one key: a stream sent again has the same batches
-        let key = key.map(|key| {
+        let key = came.key.map(|key| {
             let parts = self.keys.entry(key.text().to_owned()).or_default();
             *parts += 1;
             key.part(*parts)
         });
-        let piece = Piece::arrow(batch, first);
-        self.batches.push_back((piece, key, bytes));
+        let piece = Piece::arrow(came.batch, first);
+        self.batches.push_back((piece, key, came.bytes, room));
     }
 
-    /// What is stored next in one piece: one batch with a key, or all in front of the next such.
-    fn group(&mut self) -> (Vec<Piece>, Option<RequestKey>) {
-        let mut pieces = Vec::new();
-        while let Some((piece, key, bytes)) = self.batches.pop_front() {
-            if key.is_some() && !pieces.is_empty() {
-                self.batches.push_front((piece, key, bytes));
+    /// What is stored next: one batch with a key, or all in front of the next such.
+    fn group(&mut self) -> Group {
+        let mut group = Group::default();
+        while let Some((piece, key, bytes, room)) = self.batches.pop_front() {
+            if key.is_some() && !group.pieces.is_empty() {
+                self.batches.push_front((piece, key, bytes, room));
                 break;
             }
             self.bytes -= bytes;
-            pieces.push(piece);
+            group.pieces.push(piece);
+            group.rooms.extend(room);
             if key.is_some() {
-                return (pieces, key);
+                group.key = key;
+                break;
             }
         }
-        (pieces, None)
+        group
     }
 }
 
@@ -228,15 +249,30 @@ async fn store(
     let mut line = Line::default();
     let mut running = FuturesOrdered::new();
     let mut waiting = Waiting::default();
+    // came, but found no room
+    let mut crowded: Option<Came> = None;
     let mut more = true;
-    while more || !waiting.batches.is_empty() || !running.is_empty() {
-        let keyed = matches!(waiting.batches.front(), Some((_, Some(_), _)));
-        let large = (keyed || waiting.bytes >= GROUP_BYTES) && running.len() < IN_FLIGHT;
-        if large || (running.is_empty() && !waiting.batches.is_empty()) {
-            let (group, key) = waiting.group();
-            running.push_back(target.ingest(group, key, line.turn()));
+    while more || crowded.is_some() || !waiting.batches.is_empty() || !running.is_empty() {
+        if let Some(came) = crowded.take() {
+            let mut room = target.buffers.try_take(came.bytes);
+            if room.is_none() && running.is_empty() && waiting.batches.is_empty() {
+                // who waits for others must not keep room from them
+                room = Some(target.buffers.wait(came.bytes).await?);
+            }
+            match room {
+                Some(room) => waiting.push(came, Some(room)),
+                None => crowded = Some(came),
+            }
+        }
+        let keyed = matches!(waiting.batches.front(), Some((_, Some(_), ..)));
+        let due = keyed || waiting.bytes >= GROUP_BYTES;
+        if (due && running.len() < IN_FLIGHT) || (running.is_empty() && !waiting.batches.is_empty())
+        {
+            let group = waiting.group();
+            running.push_back(target.ingest(group, line.turn()));
             continue;
         }
+        let read = more && crowded.is_none() && waiting.bytes < WAITING_BYTES;
         tokio::select! {
             biased;
             Some(ended) = running.next(), if !running.is_empty() => {
@@ -245,10 +281,10 @@ async fn store(
                 progress.add(receipt);
                 durable(&progress);
             }
-            next = batches.next(), if more && waiting.bytes < WAITING_BYTES => match next? {
+            next = batches.next(), if read => match next? {
                 Some(batch) if batch.num_rows() > 0 => {
                     let key = batches.take_key();
-                    waiting.push(batch, key, batches.size());
+                    crowded = Some(Came { batch, key, bytes: batches.size() });
                 }
                 Some(_) => {}
                 None => more = false,
@@ -261,8 +297,16 @@ async fn store(
 /// Stores the batches of a stream that has one key for all, in one piece.
 async fn store_together(target: &Target, mut batches: Batches) -> Result<Progress> {
     let mut waiting = Waiting::default();
+    let mut room = target.buffers.take(0).await?;
     while let Some(batch) = batches.next().await? {
-        waiting.push(batch, None, batches.size());
+        let bytes = batches.size();
+        room.grow_to(waiting.bytes + bytes).await?;
+        let came = Came {
+            batch,
+            key: None,
+            bytes,
+        };
+        waiting.push(came, None);
         if waiting.bytes > KEYED_BYTES {
             return Err(Error::refused(
                 SqlState::PROGRAM_LIMIT_EXCEEDED,
@@ -273,9 +317,12 @@ async fn store_together(target: &Target, mut batches: Batches) -> Result<Progres
     }
     let key = batches.take_key_for_all()?;
     let mut progress = Progress::default();
-    let (pieces, _) = waiting.group();
-    if pieces.iter().any(|p| p.batch.num_rows() > 0) {
-        let stored = target.ingest(pieces, key, Turn::default()).await;
+    let group = Group {
+        key,
+        ..waiting.group()
+    };
+    if group.pieces.iter().any(|p| p.batch.num_rows() > 0) {
+        let stored = target.ingest(group, Turn::default()).await;
         progress.add(stored.map_err(|e| Error::Internal(format!("ingest task failed: {e}")))??);
     }
     Ok(progress)
@@ -318,6 +365,7 @@ async fn make_table_as_told(
         session,
         schema,
         table,
+        buffers: _,
     } = target;
     match session.ingest_table(schema, table).await {
         Ok(_) => match options.if_exists() {

@@ -21,6 +21,7 @@ use super::status::malformed;
 use super::{Answers, ingest};
 use crate::error::{Error, Result, SqlState};
 use crate::protocol::arrow_stream::{Batches, stream_error};
+use crate::protocol::buffers::Buffers;
 use crate::protocol::credentials::Caller;
 use crate::protocol::plain::{plain_batch, plain_schema};
 
@@ -31,12 +32,13 @@ const MAX_PARAMETER_ROWS: usize = 100_000;
 pub(super) async fn put(
     caller: Caller,
     handles: &Handles,
+    buffers: &Buffers,
     messages: Streaming<FlightData>,
 ) -> Result<Answers<PutResult>> {
     let mut messages = messages.peekable();
     let descriptor = descriptor(&mut messages).await?;
     if descriptor.r#type == DescriptorType::Path as i32 {
-        return ingest::to_path(caller, &descriptor.path, batches(messages)).await;
+        return ingest::to_path(caller, buffers, &descriptor.path, batches(messages)).await;
     }
     match command(&descriptor.cmd)? {
         Command::CommandStatementUpdate(c) => {
@@ -56,7 +58,7 @@ pub(super) async fn put(
             count(prepared_update(&caller, handles, &c, batches(messages)).await?)
         }
         Command::CommandStatementIngest(c) => {
-            count(ingest::to_table(caller, c, batches(messages)).await?)
+            count(ingest::to_table(caller, buffers, c, batches(messages)).await?)
         }
         other => Err(Error::unsupported(
             format!("DoPut of \"{}\" is not supported", other.type_url()),

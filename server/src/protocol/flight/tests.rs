@@ -28,6 +28,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use super::serve;
 use crate::config::Config;
+use crate::protocol::buffers::Buffers;
 use crate::protocol::credentials::Credentials;
 use crate::protocol::mock::{MockBackend, MockDb, PASSWORD, ROLE};
 use crate::tasks;
@@ -58,7 +59,14 @@ impl Door {
         let stop = CancellationToken::new();
         drop(tasks::spawn(
             "flight",
-            serve(listener, credentials, &config, tls, stop.clone()),
+            serve(
+                listener,
+                credentials,
+                &Buffers::new(config.buffer_bytes),
+                &config,
+                tls,
+                stop.clone(),
+            ),
         ));
         Self {
             addr,

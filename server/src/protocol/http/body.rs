@@ -10,6 +10,7 @@ use futures::StreamExt;
 
 use super::problem::Problem;
 use crate::error::{Error, SqlState};
+use crate::protocol::buffers::{Buffers, Room};
 
 /// The longest pause between two parts of a body.
 const PART_DEADLINE: Duration = Duration::from_secs(30);
@@ -42,8 +43,28 @@ impl Encoding {
         }
     }
 
-    /// Unpacks a body of at most `limit` bytes. CPU work: not for the I/O threads.
-    pub(super) fn unpack(self, body: &Bytes, limit: usize) -> Result<Bytes, Error> {
+    /// Unpacks a body of at most `limit` bytes, and makes its room as large as what comes out.
+    pub(super) async fn unpack(
+        self,
+        body: Bytes,
+        limit: usize,
+        room: &mut Room,
+    ) -> Result<Bytes, Error> {
+        if self == Self::Identity {
+            return Ok(body);
+        }
+        let usual = limit.min(body.len().saturating_mul(USUAL_RATIO));
+        room.grow_to(usual * COPIES).await?;
+        let packed = body.clone();
+        let unpacked = off_io(usual, move || self.unpack_here(&packed, usual)).await;
+        if usual == limit || !unpacked.as_ref().is_err_and(is_too_large) {
+            return unpacked;
+        }
+        room.grow_to(limit * COPIES).await?;
+        off_io(limit, move || self.unpack_here(&body, limit)).await
+    }
+
+    fn unpack_here(self, body: &Bytes, limit: usize) -> Result<Bytes, Error> {
         let unpacked = match self {
             Self::Identity => return Ok(body.clone()),
             Self::Gzip => bounded(flate2::read::MultiGzDecoder::new(&**body), limit),
@@ -62,14 +83,47 @@ impl Encoding {
     }
 }
 
-/// Reads a body of at most `limit` bytes; 413 beyond, without reading on.
-pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+/// Bodies up to this size are worked on where they arrived; larger ones off the I/O threads.
+const INLINE_BYTES: usize = 16 << 10;
+/// How many times smaller rows get when they are packed: room for what comes out is taken by this
+/// first, and for the largest body allowed when that was too little.
+const USUAL_RATIO: usize = 16;
+/// What a body takes in memory while it is decoded, in bodies.
+const COPIES: usize = 2;
+/// Room for a body that does not say how long it is grows by such pieces.
+const PIECE: usize = 1 << 20;
+
+/// Runs CPU work of a body of that size.
+pub(super) async fn off_io<T: Send + 'static>(
+    size: usize,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    if size <= INLINE_BYTES {
+        return work();
+    }
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::Internal(format!("work on a body failed: {e}")))?
+}
+
+/// Reads a body of at most `limit` bytes; 413 beyond, without reading on. The
+/// room is for what it takes to work on it.
+///
+/// # Errors
+/// 429 when there is no room for it.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    buffers: &Buffers,
+) -> Result<(Bytes, Room), Problem> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|n| n > limit) {
         return Err(too_large(limit).into());
     }
+    let mut room = buffers.take(announced.unwrap_or(PIECE) * COPIES).await?;
     let mut parts = body.into_data_stream();
     let mut whole = BytesMut::with_capacity(announced.unwrap_or(0));
     loop {
@@ -81,7 +135,7 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
                     Error::refused(SqlState::PROTOCOL_VIOLATION, "the body did not arrive"),
                 ));
             }
-            Ok(None) => return Ok(whole.freeze()),
+            Ok(None) => return Ok((whole.freeze(), room)),
             Ok(Some(Err(e))) => {
                 return Err(Error::refused(
                     SqlState::PROTOCOL_VIOLATION,
@@ -93,6 +147,10 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
             Ok(Some(Ok(part))) => {
                 if whole.len() + part.len() > limit {
                     return Err(too_large(limit).into());
+                }
+                if announced.is_none() {
+                    let pieces = (whole.len() + part.len()).div_ceil(PIECE);
+                    room.grow_to(pieces * PIECE * COPIES).await?;
                 }
                 whole.extend_from_slice(&part);
             }
@@ -106,6 +164,10 @@ fn bounded(reader: impl Read, limit: usize) -> std::io::Result<Vec<u8>> {
     let limit = u64::try_from(limit).unwrap_or(u64::MAX);
     reader.take(limit.saturating_add(1)).read_to_end(&mut out)?;
     Ok(out)
+}
+
+fn is_too_large(e: &Error) -> bool {
+    e.state() == SqlState::PROGRAM_LIMIT_EXCEEDED
 }
 
 fn too_large(limit: usize) -> Error {

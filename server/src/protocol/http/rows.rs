@@ -22,9 +22,6 @@ use crate::session::{IngestTable, Receipt};
 use crate::stream::letters::Piece;
 use crate::stream::line::Turn;
 
-/// Bodies up to this size are decoded where they arrived; larger ones off the I/O threads.
-const INLINE_BYTES: usize = 16 << 10;
-
 /// The forms rows come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -68,9 +65,10 @@ pub(super) async fn post(
     let format = Format::of(&headers)?;
     let encoding = Encoding::of(&headers)?;
     let target = caller.session.ingest_table(&schema, &table).await?;
-    let body = body::read(&headers, body, shared.max_body).await?;
+    let (body, mut room) = body::read(&headers, body, shared.max_body, &shared.buffers).await?;
     let key = key(&headers, &body)?;
-    let rows = decode(body, encoding, shared.max_body, format, target).await?;
+    let body = encoding.unpack(body, shared.max_body, &mut room).await?;
+    let rows = decode(body, format, target).await?;
     if rows.pieces.is_empty() && rows.letters.is_empty() {
         return Ok(answer(&Receipt::default()));
     }
@@ -109,23 +107,15 @@ fn key(headers: &HeaderMap, body: &Bytes) -> Result<Option<RequestKey>> {
     RequestKey::new(key, &[body]).map(Some)
 }
 
-async fn decode(
-    body: Bytes,
-    encoding: Encoding,
-    limit: usize,
-    format: Format,
-    target: IngestTable,
-) -> Result<Decoded> {
+async fn decode(body: Bytes, format: Format, target: IngestTable) -> Result<Decoded> {
     match format {
         Format::Text(format) => {
-            off_io(body.len(), move || {
-                let body = encoding.unpack(&body, limit)?;
+            body::off_io(body.len(), move || {
                 decode::text(format, &body, &target.columns, target.bad_rows)
             })
             .await
         }
         Format::Arrow => {
-            let body = off_io(body.len(), move || encoding.unpack(&body, limit)).await?;
             let mut stream = Batches::from_ipc(body);
             let mut decoded = Decoded::default();
             let mut next_row = 1;
@@ -141,17 +131,4 @@ async fn decode(
             Ok(decoded)
         }
     }
-}
-
-/// Runs CPU work of a body of that size.
-async fn off_io<T: Send + 'static>(
-    size: usize,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    if size <= INLINE_BYTES {
-        return work();
-    }
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::Internal(format!("decoding a body failed: {e}")))?
 }

@@ -117,8 +117,8 @@ async fn take(
     };
     let encoding = Encoding::of(headers)?;
     let limits = shared.segment;
-    let body = body::read(headers, body, limits.body).await?;
-    let body = encoding.unpack(&body, limits.body)?;
+    let (body, mut room) = body::read(headers, body, limits.body, &shared.buffers).await?;
+    let body = encoding.unpack(body, limits.body, &mut room).await?;
     let text = std::str::from_utf8(&body).map_err(|_| malformed("the body is not UTF-8"))?;
     let whole: BTreeMap<String, &RawValue> =
         serde_json::from_str(text).map_err(|e| malformed(&format!("invalid JSON: {e}")))?;

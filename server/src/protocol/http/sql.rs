@@ -50,9 +50,10 @@ pub(super) async fn post(
     let form = form(&headers)?;
     let limit = shared.max_body.min(MAX_REQUEST);
     let encoding = Encoding::of(&headers)?;
-    let body = body::read(&headers, body, limit).await?;
-    let body = encoding.unpack(&body, limit)?;
+    let (body, mut room) = body::read(&headers, body, limit, &shared.buffers).await?;
+    let body = encoding.unpack(body, limit, &mut room).await?;
     let request: SqlRequest = request(&headers, &body)?;
+    drop((body, room));
     for (name, value) in &request.settings {
         caller.session.set(name, value)?;
     }

@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::serve;
 use crate::config::Config;
+use crate::protocol::buffers::Buffers;
 use crate::protocol::credentials::Credentials;
 use crate::protocol::mock::{MockBackend, MockDb, PASSWORD, ROLE};
 use crate::tasks;
@@ -48,7 +49,14 @@ impl Door {
         let stop = CancellationToken::new();
         drop(tasks::spawn(
             "http",
-            serve(listener, credentials, &config, tls, stop.clone()),
+            serve(
+                listener,
+                credentials,
+                &Buffers::new(config.buffer_bytes),
+                &config,
+                tls,
+                stop.clone(),
+            ),
         ));
         Self {
             addr,
