@@ -1,10 +1,13 @@
 //! Segments: the files of the log.
 //!
-//! A segment is `<id>.wal`, ids ascending without gaps. It is written under another name until its
-//! header is durable, so a `.wal` file with a bad header is damage, never a crash. Its length is
-//! set at birth; a segment no longer needed becomes `<id>.spare` and is written over as a later
-//! one, which spares the file system new blocks. What a spare still holds cannot be mistaken for
-//! records: their checksums start from the segment's id and a random epoch.
+//! A segment is `<id>.wal`, ids ascending without gaps. A `.wal` file with a bad header is damage, never
+//! a crash. Its length is set at birth; a segment no longer needed becomes `<id>.spare` and is written
+//! over as a later one, which spares the file system new blocks. What a spare still holds cannot be
+//! mistaken for records: their checksums start from the segment's id and a random epoch.
+//!
+//! The next segment is made ahead as `<id>.next`, with a header that says that nothing is in it. It
+//! begins by that header being written over, in place, so that no name has to change before rows can
+//! go into it: a `.next` file whose header has begun is a segment like any other.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -31,7 +34,6 @@ const FORMAT: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Closed {
     pub(super) id: u64,
-    pub(super) path: PathBuf,
     /// Highest position per table in it.
     pub(super) highest: HashMap<Oid, Lsn>,
 }
@@ -40,7 +42,6 @@ pub(super) struct Closed {
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) id: u64,
-    pub(super) path: PathBuf,
     pub(super) file: File,
     pub(super) seed: u32,
     pub(super) highest: HashMap<Oid, Lsn>,
@@ -52,7 +53,7 @@ struct Header {
     epoch: u64,
     /// Where the segment before it ended.
     continues: Lsn,
-    /// Position of its first row.
+    /// Position of its first row; positions begin at 1, and 0 says that it has not begun.
     first: Lsn,
 }
 
@@ -99,25 +100,48 @@ impl Header {
     }
 }
 
-impl Open {
+/// A segment that is made and has not begun.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    file: File,
+    header: Header,
+}
+
+/// How the file of a segment ends that is written or was,
+pub(super) const WRITTEN: &str = "wal";
+/// of one that is made ahead,
+const NEXT: &str = "next";
+/// of one that may be written over,
+pub(super) const SPARE: &str = "spare";
+/// and of one that is being made.
+const NEW: &str = "new";
+
+/// The file of a segment.
+pub(super) fn path(dir: &Path, id: u64, kind: &str) -> PathBuf {
+    dir.join(format!("{id:020}.{kind}"))
+}
+
+/// Gives a segment that has begun its name.
+pub(super) fn name(dir: &Path, id: u64) -> std::io::Result<()> {
+    crash_point("wal-roll-before-rename");
+    std::fs::rename(path(dir, id, NEXT), path(dir, id, WRITTEN))?;
+    sync_dir(dir)?;
+    crash_point("wal-roll-after-rename");
+    Ok(())
+}
+
+impl Prepared {
     /// Makes segment `id`, from a spare where there is one. Durable on return.
-    pub(super) fn create(
-        dir: &Path,
-        id: u64,
-        continues: Lsn,
-        first: Lsn,
-        size: u64,
-        spare: Option<PathBuf>,
-    ) -> Result<Self> {
+    pub(super) fn make(dir: &Path, id: u64, size: u64, spare: Option<PathBuf>) -> Result<Self> {
         const ACTION: &str = "make a log segment";
         crash_point("wal-roll-before-create");
         let header = Header {
             id,
             epoch: uuid::Uuid::new_v4().as_u64_pair().0,
-            continues,
-            first,
+            continues: Lsn::default(),
+            first: Lsn::default(),
         };
-        let staged = spare.unwrap_or_else(|| dir.join(format!("{id:020}.new")));
+        let staged = spare.unwrap_or_else(|| path(dir, id, NEW));
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -129,20 +153,36 @@ impl Open {
         file.write_all_at(&header.to_bytes(), 0)
             .map_err(Error::io(ACTION))?;
         file.sync_all().map_err(Error::io(ACTION))?;
-        crash_point("wal-roll-before-rename");
-        let path = dir.join(format!("{id:020}.wal"));
-        std::fs::rename(&staged, &path).map_err(Error::io(ACTION))?;
+        std::fs::rename(&staged, path(dir, id, NEXT)).map_err(Error::io(ACTION))?;
         sync_dir(dir).map_err(Error::io(ACTION))?;
-        crash_point("wal-roll-after-rename");
-        Ok(Self {
-            id,
-            path,
-            file,
+        crash_point("wal-roll-after-create");
+        Ok(Self { file, header })
+    }
+
+    /// Begins it where the one before ended. Durable on return.
+    pub(super) fn begin(self, continues: Lsn, first: Lsn) -> Result<Open> {
+        const ACTION: &str = "begin a log segment";
+        let header = Header {
+            continues,
+            first,
+            ..self.header
+        };
+        crash_point("wal-roll-before-begin");
+        self.file
+            .write_all_at(&header.to_bytes(), 0)
+            .map_err(Error::io(ACTION))?;
+        self.file.sync_data().map_err(Error::io(ACTION))?;
+        crash_point("wal-roll-after-begin");
+        Ok(Open {
+            id: header.id,
+            file: self.file,
             seed: header.seed(),
             highest: HashMap::new(),
         })
     }
+}
 
+impl Open {
     /// Notes that rows of `oid` up to `hi` lie in it.
     pub(super) fn note(&mut self, oid: Oid, hi: Lsn) {
         let highest = self.highest.entry(oid).or_default();
@@ -152,7 +192,6 @@ impl Open {
     pub(super) fn close(self) -> Closed {
         Closed {
             id: self.id,
-            path: self.path,
             highest: self.highest,
         }
     }
@@ -217,7 +256,7 @@ pub(super) fn replay(
             ));
         }
         replayed.end = next;
-        replayed.closed.push(Closed { id, path, highest });
+        replayed.closed.push(Closed { id, highest });
         before = Some(id);
     }
     Ok(replayed)
@@ -273,6 +312,7 @@ fn list(dir: &Path) -> Result<Listed> {
     const ACTION: &str = "list the log's segments";
     let mut segments = Vec::new();
     let mut spares = Vec::new();
+    let mut ahead = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io(ACTION))? {
         let path = entry.map_err(Error::io(ACTION))?.path();
         let id = path
@@ -280,15 +320,39 @@ fn list(dir: &Path) -> Result<Listed> {
             .and_then(|stem| stem.to_str())
             .and_then(|stem| stem.parse::<u64>().ok());
         match (path.extension().and_then(|e| e.to_str()), id) {
-            (Some("wal"), Some(id)) => segments.push((id, path)),
-            (Some("spare"), Some(_)) => spares.push(path),
-            (Some("new"), Some(_)) => std::fs::remove_file(&path).map_err(Error::io(ACTION))?,
+            (Some(WRITTEN), Some(id)) => segments.push((id, path)),
+            (Some(SPARE), Some(_)) => spares.push(path),
+            (Some(NEXT), Some(id)) => ahead.push((id, path)),
+            (Some(NEW), Some(_)) => std::fs::remove_file(&path).map_err(Error::io(ACTION))?,
             _ if path.file_stem().is_some_and(|stem| stem == clock::FILE) => {}
             _ => tracing::warn!(path = %path.display(), "unknown file in the log directory"),
         }
     }
+    ahead.sort_unstable();
+    for (id, made) in ahead {
+        if has_begun(&made, id)? {
+            name(dir, id).map_err(Error::io(ACTION))?;
+            segments.push((id, path(dir, id, WRITTEN)));
+        } else {
+            let spare = path(dir, id, SPARE);
+            std::fs::rename(&made, &spare).map_err(Error::io(ACTION))?;
+            spares.push(spare);
+        }
+    }
     segments.sort_unstable();
     Ok((segments, spares))
+}
+
+/// True for a segment made ahead that rows may be in. Its header is one write into one sector; should that
+/// have been torn all the same, nothing that came after it was acknowledged.
+fn has_begun(path: &Path, id: u64) -> Result<bool> {
+    let mut bytes = [0; SEGMENT_HEADER];
+    let file = File::open(path).map_err(Error::io("read a log segment"))?;
+    let header = match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) => Header::read(&bytes, path).ok(),
+        Err(_) => None,
+    };
+    Ok(header.is_some_and(|header| header.id == id && header.first > Lsn::default()))
 }
 
 fn damaged(path: &Path, what: &str) -> Error {

@@ -4,6 +4,8 @@
 //! meanwhile is the next group. After a failed write or sync nothing can be said about what is on
 //! disk, so the log takes no more rows until a restart has read it again.
 
+mod files;
+
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,10 +18,10 @@ use super::dedup::clock::Clock;
 use super::head::Lsn;
 use super::position::Positions;
 use super::record::{Encoded, Part};
-use super::segment::{Closed, Open, SEGMENT_HEADER};
+use super::segment::{self, Closed, Open, Prepared, SEGMENT_HEADER};
 use crate::error::{Error, Result, SqlState};
 use crate::lake::crash::crash_point;
-use crate::lake::sync_dir;
+use files::Files;
 
 /// Requests that may wait.
 const QUEUE: usize = 1024;
@@ -29,6 +31,9 @@ const GROUP_BYTES: usize = 32 * 1024 * 1024;
 const WRITE_BYTES: usize = 1024 * 1024;
 /// A piece of this size is written from where it is.
 const WRITE_DIRECT: usize = 128 * 1024;
+
+/// The next segment is made when this share of one is written.
+const PREPARE_AFTER: u64 = 4;
 
 /// One accepted append on its way.
 #[derive(Debug)]
@@ -71,22 +76,22 @@ pub(super) struct Start {
 /// Starts the thread; it ends when all senders are gone or at [`Request::Stop`].
 pub(super) fn start(core: Arc<Core>, start: Start) -> Result<mpsc::Sender<Request>> {
     let mut spares = start.spares;
-    let open = Open::create(
-        &start.dir,
-        start.next_id,
-        start.end,
-        start.next,
+    let prepared = Prepared::make(&start.dir, start.next_id, start.segment_bytes, spares.pop())?;
+    let open = prepared.begin(start.end, start.next)?;
+    segment::name(&start.dir, open.id).map_err(Error::io("make a log segment"))?;
+    let files = Files::start(
+        start.dir,
         start.segment_bytes,
-        spares.pop(),
+        start.most_spares,
+        spares,
+        Arc::clone(&start.clock),
     )?;
     let mut writer = Writer {
         core,
         clock: start.clock,
-        dir: start.dir,
         segment_bytes: start.segment_bytes,
-        most_spares: start.most_spares,
         closed: start.closed,
-        spares,
+        files,
         open,
         next: start.next,
         at: SEGMENT_HEADER as u64,
@@ -105,11 +110,9 @@ pub(super) fn start(core: Arc<Core>, start: Start) -> Result<mpsc::Sender<Reques
 struct Writer {
     core: Arc<Core>,
     clock: Arc<Clock>,
-    dir: PathBuf,
     segment_bytes: u64,
-    most_spares: usize,
     closed: Vec<Closed>,
-    spares: Vec<PathBuf>,
+    files: Files,
     open: Open,
     next: Lsn,
     /// Where the next record goes, gathered bytes included.
@@ -154,6 +157,8 @@ impl Writer {
                 self.prune();
             }
             if stop.is_some() {
+                // who waits for the end waits for all of it
+                self.files.finish();
                 return;
             }
         }
@@ -204,6 +209,9 @@ impl Writer {
             crash_point("wal-after-publish-before-ack");
             for (reply, end) in waiters.into_iter().zip(ends) {
                 let _ = reply.send(Ok(end));
+            }
+            if self.at > self.segment_bytes / PREPARE_AFTER {
+                self.files.prepare(self.open.id + 1);
             }
             Ok(())
         });
@@ -271,14 +279,9 @@ impl Writer {
     /// Ends the segment and begins the next one.
     fn roll(&mut self) -> Result<()> {
         self.sync()?;
-        let open = Open::create(
-            &self.dir,
-            self.open.id + 1,
-            self.next,
-            self.next,
-            self.segment_bytes,
-            self.spares.pop(),
-        )?;
+        let prepared = self.files.take(self.open.id + 1)?;
+        let open = prepared.begin(self.next, self.next)?;
+        self.files.begun(open.id);
         let before = std::mem::replace(&mut self.open, open);
         self.closed.push(before.close());
         self.at = SEGMENT_HEADER as u64;
@@ -286,8 +289,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes segments, oldest first, whose rows are all in their tables' storage. A failure only
-    /// leaves files behind.
+    /// Lets go of segments, oldest first, whose rows are all in their tables' storage.
     fn prune(&mut self) {
         let head = self.core.head();
         let needed = |oid: &Oid, hi: &Lsn| {
@@ -300,34 +302,13 @@ impl Writer {
             .iter()
             .position(|segment| segment.highest.iter().any(|(oid, hi)| needed(oid, hi)))
             .unwrap_or(self.closed.len());
-        if keep > 0
-            && let Err(e) = self.clock.save(&self.dir)
-        {
-            // the segments say when their rows arrived: they stay until something else does
-            tracing::warn!(error = ?e, "cannot write the log's times");
-            return;
-        }
-        for _ in 0..keep {
-            let Some(segment) = self.closed.first() else {
-                return;
-            };
-            let spare = segment.path.with_extension("spare");
-            let recycle = self.spares.len() < self.most_spares;
-            let gone = if recycle {
-                std::fs::rename(&segment.path, &spare)
-            } else {
-                std::fs::remove_file(&segment.path)
-            };
-            // In order and each one durable: a gap would look like a lost segment.
-            if let Err(e) = gone.and_then(|()| sync_dir(&self.dir)) {
-                tracing::warn!(segment = segment.id, error = %e, "cannot remove a log segment");
-                return;
-            }
-            if recycle {
-                self.spares.push(spare);
-            }
-            self.closed.remove(0);
-            crash_point("wal-during-removal");
+        let gone: Vec<u64> = self
+            .closed
+            .drain(..keep)
+            .map(|segment| segment.id)
+            .collect();
+        if !gone.is_empty() {
+            self.files.retire(gone);
         }
     }
 }

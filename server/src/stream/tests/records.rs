@@ -192,3 +192,34 @@ async fn records_of_one_group_may_reach_the_disk_in_any_order() {
     std::fs::write(&path, &bytes).unwrap();
     assert_eq!(replayed(&path).unwrap(), (2, Lsn(3)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_made_ahead_counts_once_it_has_begun() {
+    let dir = TempDir::new().unwrap();
+    let path = three_records(&dir).await;
+    let wal = path.parent().unwrap();
+    // died after rows went into it, before it had its name
+    std::fs::rename(&path, path.with_extension("next")).unwrap();
+    // and with one made ahead that never began, and one whose making had not ended
+    segment::Prepared::make(wal, 2, 4096, None).unwrap();
+    std::fs::write(wal.join("00000000000000000003.new"), b"").unwrap();
+    for _ in 0..2 {
+        let stream = open(&dir, &[(1, true)]).await.unwrap();
+        let expected: Vec<i64> = (0..6).collect();
+        assert_eq!(visible(&stream, &dir, 1).await, expected);
+        crash(stream).await;
+    }
+    let left = |kind: &str| {
+        let files = std::fs::read_dir(wal).unwrap();
+        files
+            .filter(|f| {
+                f.as_ref()
+                    .unwrap()
+                    .path()
+                    .extension()
+                    .is_some_and(|e| e == kind)
+            })
+            .count()
+    };
+    assert_eq!((left("wal"), left("next"), left("new")), (3, 0, 0));
+}
