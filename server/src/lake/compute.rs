@@ -4,7 +4,13 @@ use std::future::Future;
 
 use tokio::runtime::{Builder, Runtime};
 
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
+
 use crate::error::{Error, Result};
+
+/// Against a thread of usual priority such a one gets a third.
+const NICE: i32 = 5;
 
 /// A small runtime of its own. Dropping it stops what still runs there.
 #[derive(Debug)]
@@ -19,6 +25,7 @@ impl Compute {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads.max(1))
             .thread_name("weir-lake")
+            .on_thread_start(step_back)
             .enable_all()
             .build()
             .map_err(Error::io("start the table writer threads"))?;
@@ -41,6 +48,13 @@ impl Compute {
             Ok(result) => result,
             Err(e) => Err(Error::Internal(format!("table writer task failed: {e}"))),
         }
+    }
+}
+
+/// On a busy machine rows and answers come first: storing what the log has can wait, until tails are full.
+fn step_back() {
+    if let Err(e) = setpriority_process(Some(gettid()), NICE) {
+        tracing::debug!(error = %e, "cannot lower the priority of a table writer thread");
     }
 }
 
