@@ -20,6 +20,14 @@ pub(crate) enum Measure {
     Start(StartOptions),
     /// Events into a streaming table, each row acknowledged when it is durable
     Ingest(IngestOptions),
+    /// Events at a fixed rate, each batch at its time: when it is acknowledged, and when it is seen
+    Latency(LatencyOptions),
+    /// More rows over HTTP than the server can take, with a calm time before and after
+    Overload(OverloadOptions),
+    /// Planning a point query over a table of many commits and files
+    Plan(PlanOptions),
+    /// The same NDJSON file into the server and into DuckDB, in turns
+    Json(JsonOptions),
     /// A large result over the PostgreSQL and the Flight door
     Result(ResultOptions),
 }
@@ -98,6 +106,9 @@ pub(crate) struct IngestOptions {
     /// Into a table that drops duplicates by event_id; rows must differ: no more than --pool-rows
     #[arg(long)]
     pub(crate) dedup: bool,
+    /// With a materialized view of counts and sums by minute and campaign over the table
+    #[arg(long)]
+    pub(crate) view: bool,
     /// Different rows that are made before the clock starts and sent over and over; over Kafka every row
     /// is another
     #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1..))]
@@ -108,6 +119,67 @@ pub(crate) struct IngestOptions {
     /// How messages are compressed (Kafka only)
     #[arg(long, value_enum, default_value_t = Compression::None)]
     pub(crate) compression: Compression,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LatencyOptions {
+    /// Rows a second
+    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: u64,
+    /// How long it goes on before anything counts
+    #[arg(long, default_value_t = 10)]
+    pub(crate) warm_up: u64,
+    /// How long it counts
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seconds: u64,
+    /// Rows of one batch
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) batch_rows: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OverloadOptions {
+    /// Rows a second in calm times
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) calm: u64,
+    /// Rows a second that are too many
+    #[arg(long, default_value_t = 1_500_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: u64,
+    /// How long it is too much; the calm time before is as long
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seconds: u64,
+    /// Rows of one body
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) batch_rows: u64,
+    /// Requests under way at a time; the senders have no more connections
+    #[arg(long, default_value_t = 256)]
+    pub(crate) outstanding: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanOptions {
+    /// Commits to the table
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) commits: u32,
+    /// Files it has in the end
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) files: u32,
+    /// Queries that are planned
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) times: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JsonOptions {
+    /// A Python that has the module duckdb
+    #[arg(long, value_name = "FILE")]
+    pub(crate) python: PathBuf,
+    /// Rows of the file
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rows: u64,
+    /// Rounds; the best of each is compared
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
 }
 
 #[derive(Debug, Args)]

@@ -10,13 +10,17 @@
 //! | [`server`] | the program under measurement, its sessions |
 //! | [`process`] | CPU and memory of a process, from `/proc` |
 //! | [`events`] | the rows that are sent |
-//! | [`start`], [`ingest`], [`result`] | one measurement each |
+//! | [`start`], [`ingest`], [`latency`], [`overload`], [`plan`], [`json`], [`result`] | one measurement each |
 //! | [`report`] | the machine, the table, the JSON file |
 
 mod cli;
 mod error;
 mod events;
 mod ingest;
+mod json;
+mod latency;
+mod overload;
+mod plan;
 mod process;
 mod report;
 mod result;
@@ -43,6 +47,10 @@ fn main() -> ExitCode {
         let report = match &cli.measure {
             Measure::Start(options) => start::measure(&cli.common, options).await?,
             Measure::Ingest(options) => ingest::measure(&cli.common, options).await?,
+            Measure::Latency(options) => latency::measure(&cli.common, options).await?,
+            Measure::Overload(options) => overload::measure(&cli.common, options).await?,
+            Measure::Plan(options) => plan::measure(&cli.common, options).await?,
+            Measure::Json(options) => json::measure(&cli.common, options).await?,
             Measure::Result(options) => result::measure(&cli.common, options).await?,
         };
         report.publish(&cli.common)

@@ -14,6 +14,7 @@ use crate::server;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Target {
     AtLeast(f64),
+    AtMost(f64),
     Below(f64),
 }
 
@@ -21,6 +22,7 @@ impl Target {
     fn met(self, value: f64) -> bool {
         match self {
             Self::AtLeast(least) => value >= least,
+            Self::AtMost(limit) => value <= limit,
             Self::Below(limit) => value < limit,
         }
     }
@@ -28,6 +30,7 @@ impl Target {
     fn text(self) -> String {
         match self {
             Self::AtLeast(least) => format!(">= {}", number(least)),
+            Self::AtMost(limit) => format!("<= {}", number(limit)),
             Self::Below(limit) => format!("< {}", number(limit)),
         }
     }
@@ -41,6 +44,13 @@ struct Figure {
     target: Option<Target>,
 }
 
+/// How often a time fell into which range; `(up to seconds, how often)`.
+#[derive(Debug)]
+struct Histogram {
+    name: String,
+    counts: Vec<(f64, usize)>,
+}
+
 /// One measurement.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -49,6 +59,7 @@ pub(crate) struct Report {
     versions: Value,
     options: Map<String, Value>,
     figures: Vec<Figure>,
+    histograms: Vec<Histogram>,
 }
 
 impl Report {
@@ -69,6 +80,7 @@ impl Report {
             }),
             options,
             figures: Vec::new(),
+            histograms: Vec::new(),
         })
     }
 
@@ -83,6 +95,41 @@ impl Report {
             value,
             unit,
             target: None,
+        });
+    }
+
+    /// How long things took, in seconds: ranks as figures, the whole as a histogram.
+    pub(crate) fn times(&mut self, name: &str, mut seconds: Vec<f64>, targets: [Option<f64>; 2]) {
+        seconds.sort_by(f64::total_cmp);
+        let [p50, p99] = targets;
+        let ranks = [
+            ("p50", 0.5, p50),
+            ("p90", 0.9, None),
+            ("p99", 0.99, p99),
+            ("p99.9", 0.999, None),
+            ("max", 1.0, None),
+        ];
+        for (rank, share, limit) in ranks {
+            let value = percentile(&seconds, share) * 1e3;
+            self.figure(format!("{name}, {rank}"), value, "ms");
+            if let Some(limit) = limit {
+                self.target(Target::AtMost(limit));
+            }
+        }
+        let mut counts = Vec::new();
+        let mut rest = seconds.as_slice();
+        let mut limit = 0.000_25;
+        while !rest.is_empty() {
+            let within = rest.partition_point(|s| *s <= limit);
+            if within > 0 || !counts.is_empty() {
+                counts.push((limit, within));
+            }
+            rest = rest.get(within..).unwrap_or_default();
+            limit *= 2.0;
+        }
+        self.histograms.push(Histogram {
+            name: name.to_owned(),
+            counts,
         });
     }
 
@@ -116,6 +163,11 @@ impl Report {
                 })
             })
             .collect();
+        let histograms: Vec<Value> = self
+            .histograms
+            .iter()
+            .map(|h| json!({ "name": h.name, "up_to_seconds_and_count": h.counts }))
+            .collect();
         json!({
             "measure": self.measure,
             "machine": self.machine,
@@ -123,6 +175,7 @@ impl Report {
             "options": self.options,
             "load_after": file("/proc/loadavg"),
             "figures": figures,
+            "histograms": histograms,
         })
     }
 
@@ -155,8 +208,38 @@ impl Report {
                 figure.unit,
             ));
         }
+        for histogram in &self.histograms {
+            text.push_str(&histogram.text());
+        }
         text
     }
+}
+
+impl Histogram {
+    fn text(&self) -> String {
+        let most = self
+            .counts
+            .iter()
+            .map(|(_, n)| *n)
+            .max()
+            .unwrap_or(0)
+            .max(1);
+        let mut text = format!("  {}\n", self.name);
+        for (limit, count) in &self.counts {
+            let bar = "#".repeat((count * 50).div_ceil(most));
+            text.push_str(&format!(
+                "    <= {:>9.2} ms {count:>8} {bar}\n",
+                limit * 1e3
+            ));
+        }
+        text
+    }
+}
+
+/// The value at a rank of sorted values.
+pub(crate) fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let at = (sorted.len().saturating_sub(1) as f64 * share).round();
+    sorted.get(at as usize).copied().unwrap_or(f64::NAN)
 }
 
 /// As people write it: thousands apart, three digits of small ones.
@@ -224,6 +307,31 @@ mod tests {
         assert_eq!(number(0.1234), "0.123");
         assert_eq!(number(-1200.0), "-1 200");
         assert_eq!(number(300.0), "300");
+    }
+
+    #[test]
+    fn percentiles_are_ranks() {
+        let values: Vec<f64> = (0..=100).map(f64::from).collect();
+        assert_eq!(percentile(&values, 0.5), 50.0);
+        assert_eq!(percentile(&values, 0.99), 99.0);
+        assert!(percentile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn histograms_count_everything_once() {
+        let mut report = Report {
+            measure: "test",
+            machine: Value::Null,
+            versions: Value::Null,
+            options: Map::new(),
+            figures: Vec::new(),
+            histograms: Vec::new(),
+        };
+        report.times("t", vec![0.004, 0.000_1, 0.003, 0.1], [Some(5.0), None]);
+        let counts = &report.histograms[0].counts;
+        assert_eq!(counts.iter().map(|(_, n)| n).sum::<usize>(), 4);
+        assert_eq!(counts[0], (0.000_25, 1));
+        assert!(report.table().contains("target <= 5 met"));
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(super) async fn prepare(server: &Server, options: &IngestOptions) -> Result<
 }
 
 /// Schema, dictionaries and the batch as one message each.
-async fn messages(batch: &RecordBatch, dictionary: bool) -> Result<Vec<FlightData>> {
+pub(crate) async fn messages(batch: &RecordBatch, dictionary: bool) -> Result<Vec<FlightData>> {
     let batch = match dictionary {
         true => with_dictionaries(batch)?,
         false => batch.clone(),
