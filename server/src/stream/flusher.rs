@@ -15,8 +15,9 @@ use super::core::Core;
 
 /// Flushes that run at once.
 const AT_ONCE: usize = 2;
-/// Longest pause after repeated failures.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Longest pause after repeated failures: shorter than writers wait for room, so that a storage that
+/// is back costs them time and no refusal.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs until `stop`, or until the stream is gone.
 #[expect(
