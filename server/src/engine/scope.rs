@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use catalog::{Column, MaterializedView, ObjectKind, Oid, Privilege, Relation, Snapshot, Strategy};
+use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::functions::datetime::now::NowFunc;
@@ -69,6 +70,8 @@ pub struct Scope {
     /// Materialized views stand for their queries, not for their state: for views over views, whose own
     /// state is made from the tables below.
     pub inlines_views: bool,
+    /// What `now()` is in every plan of the statement: those that make one change must agree.
+    started: DateTime<Utc>,
     /// Inside a view: when its query was written. Columns that are younger are not there for it.
     written: Option<Oid>,
     /// How many views deep planning is.
@@ -131,6 +134,7 @@ impl Scope {
             sources: HashMap::new(),
             shows_lsn: false,
             inlines_views: false,
+            started: Utc::now(),
             written: None,
             depth: 0,
             touched: Arc::default(),
@@ -162,6 +166,7 @@ impl Scope {
             sources: HashMap::new(),
             shows_lsn: false,
             inlines_views: self.inlines_views,
+            started: self.started,
             written: None,
             depth: self.depth + 1,
             touched: Arc::clone(&self.touched),
@@ -244,6 +249,7 @@ impl Scope {
             sources: HashMap::new(),
             shows_lsn: false,
             inlines_views: self.inlines_views,
+            started: self.started,
             written: self.written,
             depth: self.depth,
             touched: Arc::clone(&self.touched),
@@ -309,6 +315,7 @@ impl Scope {
         options.execution.time_zone = Some(self.caller.time_zone.clone());
         options.catalog.default_schema = self.caller.schema.clone();
         state.mark_start_execution();
+        state.execution_props_mut().query_execution_start_time = Some(self.started);
         let now = NowFunc::new_with_config(state.config_options());
         state.register_udf(Arc::new(ScalarUDF::from(now)))?;
         let models: Arc<dyn ModelResolver> = Arc::new(Models::new(self));

@@ -13,6 +13,8 @@ use arrow::datatypes::Schema;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use catalog::{Oid, Relation, RelationKind};
 use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan};
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, ObjectName, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, TableAlias,
     TableFactor, TableWithJoins,
@@ -22,6 +24,7 @@ use futures::StreamExt;
 
 use super::write::Intake;
 use super::{Run, query, rows};
+use crate::dialect::refuse::clause;
 use crate::dialect::words::fold;
 use crate::engine::scan::WeirTable;
 use crate::engine::scope::Scope;
@@ -281,8 +284,12 @@ async fn write(
     counts: &Counts,
 ) -> Result<Vec<deltalake::kernel::Add>> {
     let mut streams = Vec::new();
+    let several = parts.len() > 1;
     for part in parts {
         let (state, plan) = query::plan(scope, part.query, &run.params).await?;
+        if several {
+            refuse_chance(&plan)?;
+        }
         let kind = part.kind;
         let stream = rows::start(run, &state, &plan)
             .await?
@@ -296,6 +303,23 @@ async fn write(
         conform(&batch, &stored, (kind != RowKind::Kept).then_some(intake))
     });
     lake::write_files(snapshot, Box::pin(batches)).await
+}
+
+/// Refuses a condition that two parts may answer differently for one row, which would be in both of them
+/// or in none. What columns are made of is asked once per row, and may be anything.
+fn refuse_chance(plan: &LogicalPlan) -> Result<()> {
+    let mut by_chance = false;
+    for input in plan.inputs() {
+        input.apply_with_subqueries(|node| {
+            by_chance |= node.expressions().iter().any(PlanExpr::is_volatile);
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    clause(
+        by_chance,
+        "a condition that is different at every call, as with random()",
+        "store the values in a column first",
+    )
 }
 
 /// Rows in the stored schema; changed ones pass the table's constraints first.
