@@ -343,16 +343,22 @@ fn list(dir: &Path) -> Result<Listed> {
     Ok((segments, spares))
 }
 
-/// True for a segment made ahead that rows may be in. Its header is one write into one sector; should that
-/// have been torn all the same, nothing that came after it was acknowledged.
+/// True for a segment made ahead that rows may be in.
+///
+/// # Errors
+/// `XX001` when its header does not check. It had one before it got its name, and writing over it is one
+/// write into one sector: no crash makes such a header, and acknowledged rows may stand behind it.
 fn has_begun(path: &Path, id: u64) -> Result<bool> {
     let mut bytes = [0; SEGMENT_HEADER];
     let file = File::open(path).map_err(Error::io("read a log segment"))?;
-    let header = match file.read_exact_at(&mut bytes, 0) {
-        Ok(()) => Header::read(&bytes, path).ok(),
-        Err(_) => None,
-    };
-    Ok(header.is_some_and(|header| header.id == id && header.first > Lsn::default()))
+    if file.read_exact_at(&mut bytes, 0).is_err() {
+        return Err(damaged(path, "it is too short for its header"));
+    }
+    let header = Header::read(&bytes, path)?;
+    if header.id != id {
+        return Err(damaged(path, "it is another segment's copy"));
+    }
+    Ok(header.first > Lsn::default())
 }
 
 fn damaged(path: &Path, what: &str) -> Error {

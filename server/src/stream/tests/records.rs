@@ -200,6 +200,13 @@ async fn a_segment_made_ahead_counts_once_it_has_begun() {
     let wal = path.parent().unwrap();
     // died after rows went into it, before it had its name
     std::fs::rename(&path, path.with_extension("next")).unwrap();
+    let whole = std::fs::read(path.with_extension("next")).unwrap();
+    let mut damaged = whole.clone();
+    damaged[20] ^= 1;
+    std::fs::write(path.with_extension("next"), &damaged).unwrap();
+    let e = open(&dir, &[(1, true)]).await.unwrap_err();
+    assert_eq!(e.state(), SqlState::DATA_CORRUPTED);
+    std::fs::write(path.with_extension("next"), &whole).unwrap();
     // and with one made ahead that never began, and one whose making had not ended
     segment::Prepared::make(wal, 2, 4096, None).unwrap();
     std::fs::write(wal.join("00000000000000000003.new"), b"").unwrap();
