@@ -80,6 +80,13 @@ impl Buffers {
 }
 
 impl Room {
+    /// Gives back what is beyond that size.
+    pub(super) fn shrink_to(&mut self, bytes: usize) {
+        let units = self.buffers.units_of(bytes) as usize;
+        let beyond = self.taken.num_permits().saturating_sub(units);
+        drop(self.taken.split(beyond));
+    }
+
     /// Makes it at least that large.
     ///
     /// # Errors
@@ -98,9 +105,9 @@ impl Room {
 fn full() -> Error {
     Error::refused(
         SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-        "too many rows are being received",
+        "the server is receiving as much as it may hold",
     )
-    .with_hint("send the rows again later, or raise stream.buffer_bytes")
+    .with_hint("send it again later; rows have stream.buffer_bytes")
 }
 
 #[cfg(test)]
@@ -113,7 +120,9 @@ mod tests {
         let buffers = Buffers::new(10 * UNIT);
         let mut first = buffers.take(4 * UNIT).await.unwrap();
         first.grow_to(3 * UNIT).await.unwrap();
-        first.grow_to(6 * UNIT).await.unwrap();
+        first.grow_to(8 * UNIT).await.unwrap();
+        first.shrink_to(9 * UNIT);
+        first.shrink_to(6 * UNIT);
         assert!(buffers.try_take(5 * UNIT).is_none());
         let small = buffers.try_take(4 * UNIT).unwrap();
         let refused = buffers.take(1).await.unwrap_err();

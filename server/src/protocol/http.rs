@@ -41,11 +41,17 @@ use crate::tls::Tls;
 /// A client that does not finish its headers in this time is let go.
 const HEADER_DEADLINE: Duration = Duration::from_secs(30);
 
+/// What the bodies of statements may hold together.
+const STATEMENT_BYTES: usize = 64 << 20;
+
 /// What every handler shares.
 #[derive(Clone)]
 struct Shared {
     credentials: Arc<Credentials>,
+    /// For rows,
     buffers: Buffers,
+    /// and for statements: those are answered also when there are too many rows.
+    statements: Buffers,
     max_body: usize,
     segment: SegmentLimits,
     /// Cancelled when the server stops: it is not ready any more.
@@ -73,6 +79,7 @@ pub fn serve(
     let router = router(Shared {
         credentials,
         buffers: buffers.clone(),
+        statements: Buffers::new(STATEMENT_BYTES),
         max_body: config.max_body,
         segment: SegmentLimits {
             body: config.segment_body,

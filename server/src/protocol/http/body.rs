@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::problem::Problem;
 use crate::error::{Error, SqlState};
@@ -90,8 +91,8 @@ const INLINE_BYTES: usize = 16 << 10;
 const USUAL_RATIO: usize = 16;
 /// What a body takes in memory while it is decoded, in bodies.
 const COPIES: usize = 2;
-/// Room for a body that does not say how long it is grows by such pieces.
-const PIECE: usize = 1 << 20;
+/// How long room is kept for what has not arrived yet.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs CPU work of a body of that size.
 pub(super) async fn off_io<T: Send + 'static>(
@@ -106,8 +107,8 @@ pub(super) async fn off_io<T: Send + 'static>(
         .map_err(|e| Error::Internal(format!("work on a body failed: {e}")))?
 }
 
-/// Reads a body of at most `limit` bytes; 413 beyond, without reading on. The
-/// room is for what it takes to work on it.
+/// Reads a body of at most `limit` bytes; 413 beyond, without reading on. The room is for what it takes to
+/// work on it.
 ///
 /// # Errors
 /// 429 when there is no room for it.
@@ -123,20 +124,28 @@ pub(super) async fn read(
     if announced.is_some_and(|n| n > limit) {
         return Err(too_large(limit).into());
     }
-    let mut room = buffers.take(announced.unwrap_or(PIECE) * COPIES).await?;
+    // all at once, so that bodies which are half there do not wait for each other
+    let mut reserved = announced.unwrap_or(0);
+    let mut room = buffers.take(reserved * COPIES).await?;
+    let patience = Instant::now() + PATIENCE;
     let mut parts = body.into_data_stream();
-    let mut whole = BytesMut::with_capacity(announced.unwrap_or(0));
+    let mut whole = BytesMut::with_capacity(reserved);
     loop {
-        let part = tokio::time::timeout(PART_DEADLINE, parts.next()).await;
-        match part {
+        let part = match timeout_at(patience, parts.next()).await {
+            Ok(part) => part,
             Err(_) => {
-                return Err(Problem::with_status(
-                    408,
-                    Error::refused(SqlState::PROTOCOL_VIOLATION, "the body did not arrive"),
-                ));
+                // a slow sender keeps no room from others that it does not use
+                reserved = 0;
+                room.shrink_to(whole.len() * COPIES);
+                timeout(PART_DEADLINE, parts.next())
+                    .await
+                    .map_err(|_| did_not_arrive())?
             }
-            Ok(None) => return Ok((whole.freeze(), room)),
-            Ok(Some(Err(e))) => {
+        };
+        let part = match part {
+            None => return Ok((whole.freeze(), room)),
+            Some(Ok(part)) => part,
+            Some(Err(e)) => {
                 return Err(Error::refused(
                     SqlState::PROTOCOL_VIOLATION,
                     "the body cannot be read",
@@ -144,18 +153,23 @@ pub(super) async fn read(
                 .with_detail(e.to_string())
                 .into());
             }
-            Ok(Some(Ok(part))) => {
-                if whole.len() + part.len() > limit {
-                    return Err(too_large(limit).into());
-                }
-                if announced.is_none() {
-                    let pieces = (whole.len() + part.len()).div_ceil(PIECE);
-                    room.grow_to(pieces * PIECE * COPIES).await?;
-                }
-                whole.extend_from_slice(&part);
-            }
+        };
+        let length = whole.len() + part.len();
+        if length > limit {
+            return Err(too_large(limit).into());
         }
+        if length > reserved {
+            room.grow_to(length * COPIES).await?;
+        }
+        whole.extend_from_slice(&part);
     }
+}
+
+fn did_not_arrive() -> Problem {
+    Problem::with_status(
+        408,
+        Error::refused(SqlState::PROTOCOL_VIOLATION, "the body did not arrive"),
+    )
 }
 
 /// One byte more than allowed, so that the caller can tell.

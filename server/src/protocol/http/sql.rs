@@ -50,7 +50,7 @@ pub(super) async fn post(
     let form = form(&headers)?;
     let limit = shared.max_body.min(MAX_REQUEST);
     let encoding = Encoding::of(&headers)?;
-    let (body, mut room) = body::read(&headers, body, limit, &shared.buffers).await?;
+    let (body, mut room) = body::read(&headers, body, limit, &shared.statements).await?;
     let body = encoding.unpack(body, limit, &mut room).await?;
     let request: SqlRequest = request(&headers, &body)?;
     drop((body, room));
