@@ -26,6 +26,7 @@ mod flight;
 mod garbage;
 mod idempotency;
 mod kafka;
+mod kafka_schemas;
 mod lake;
 mod large_results;
 mod parameters;

@@ -126,16 +126,8 @@ pub(in crate::exec) fn bloom_filter_columns(
     partition_by: &[String],
 ) -> Result<Vec<String>> {
     let names = bloom_filters(names);
-    for (at, name) in names.iter().enumerate() {
-        let Some(column) = columns.iter().find(|c| c.name == *name) else {
-            return Err(no_column(name));
-        };
-        if names.iter().take(at).any(|before| before == name) {
-            return Err(Error::refused(
-                SqlState::DUPLICATE_COLUMN,
-                format!("column \"{name}\" appears twice in bloom_filter_columns"),
-            ));
-        }
+    for column in listed("bloom_filter_columns", &names, columns)? {
+        let name = &column.name;
         if partition_by.contains(name) {
             return Err(Error::refused(
                 SqlState::INVALID_TABLE_DEFINITION,
@@ -178,18 +170,27 @@ pub(in crate::exec) fn bloom_filter_columns(
     Ok(names)
 }
 
-fn dedup_key(names: &str, columns: &[Column]) -> Result<()> {
-    let names = column_list(names);
-    for (at, name) in names.iter().enumerate() {
+/// The columns that an option names, each of them once.
+fn listed<'a>(option: &str, names: &[String], columns: &'a [Column]) -> Result<Vec<&'a Column>> {
+    let mut found: Vec<&Column> = Vec::with_capacity(names.len());
+    for name in names {
         let Some(column) = columns.iter().find(|c| c.name == *name) else {
             return Err(no_column(name));
         };
-        if names.iter().take(at).any(|before| before == name) {
+        if found.iter().any(|before| before.name == *name) {
             return Err(Error::refused(
                 SqlState::DUPLICATE_COLUMN,
-                format!("column \"{name}\" appears twice in dedup_key"),
+                format!("column \"{name}\" appears twice in {option}"),
             ));
         }
+        found.push(column);
+    }
+    Ok(found)
+}
+
+fn dedup_key(names: &str, columns: &[Column]) -> Result<()> {
+    for column in listed("dedup_key", &column_list(names), columns)? {
+        let name = &column.name;
         match column.sql_type {
             SqlType::Bool
             | SqlType::Int2
