@@ -15,6 +15,7 @@
 //! | `source` | streaming tables at a range of positions |
 //! | `split`, [`nodes`] | aggregations taken apart; the plan nodes that make and merge states |
 //! | `maintain` | plans of a core: a run, many runs as one, the answer |
+//! | [`floor`] | retention: which results are too old to be seen |
 //! | [`read`] | a view's query over stored and new rows |
 //! | [`refresh`] | storing new state, folding runs, the background refresher |
 //! | [`mod@explain`] | `EXPLAIN [CREATE] MATERIALIZED VIEW` |
@@ -23,6 +24,7 @@ pub mod analysis;
 mod core;
 mod distinct;
 pub mod explain;
+pub mod floor;
 mod late;
 mod maintain;
 pub mod nodes;

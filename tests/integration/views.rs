@@ -179,3 +179,43 @@ async fn one_statement_sees_one_cut() {
     assert_eq!(pg.count("SELECT n FROM total").await, 450);
     server.stop().await;
 }
+
+/// A floor is kept over restarts and kills of its server, and never falls: what was dropped stays away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_floor_survives_a_restart() {
+    let mut server = TestServer::start().await;
+    let mut pg = server.connect().await;
+    pg.run("CREATE STREAMING TABLE s (v BIGINT, ts TIMESTAMPTZ) WITH (event_time = 'ts', flush_interval = '1 hour')")
+        .await;
+    pg.run("INSERT INTO s VALUES (1, now() - INTERVAL '3 days'), (2, now() - INTERVAL '2 hours'), (3, now())")
+        .await;
+    pg.run(
+        "CREATE MATERIALIZED VIEW hourly WITH (retention = '1 day') AS \
+         SELECT date_bin(INTERVAL '1 hour', ts) AS hour, sum(v) AS v FROM s GROUP BY 1",
+    )
+    .await;
+    let state = "SELECT floor_at, retention, late_dropped FROM weir.materialized_views";
+    let total = "SELECT sum(v) FROM hourly";
+    let before = pg.rows(state).await.unwrap();
+    assert!(before[0][0].is_some());
+    assert_eq!(pg.count(total).await, 5);
+    pg.run("ALTER MATERIALIZED VIEW hourly SET (retention = 'none')")
+        .await;
+    for _ in 0..2 {
+        drop(pg);
+        server = server.restart().await;
+        pg = server.connect().await;
+        let after = pg.rows(state).await.unwrap();
+        assert_eq!(after[0][0], before[0][0]);
+        assert_eq!(pg.count(total).await, 5);
+        pg.run("INSERT INTO s VALUES (100, now() - INTERVAL '3 days')")
+            .await;
+        assert_eq!(pg.count(total).await, 5);
+        pg.run("REFRESH MATERIALIZED VIEW hourly").await;
+    }
+    assert_eq!(pg.count("SELECT late_dropped FROM weir.materialized_views").await, 2);
+    pg.run("REFRESH MATERIALIZED VIEW hourly FULL").await;
+    assert_eq!(pg.count(total).await, 5);
+    drop(pg);
+    server.stop().await;
+}

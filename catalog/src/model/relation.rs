@@ -73,6 +73,9 @@ pub struct MaterializedView {
     /// Every table the state is made from.
     #[serde(default)]
     pub sources: Vec<Oid>,
+    /// Place of the result column by which results age, for those that have had a retention.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ages_by: Option<u32>,
     /// What its query's names and times mean.
     #[serde(default)]
     pub made_in: Option<Box<MadeIn>>,

@@ -204,6 +204,7 @@ async fn values_read_back(store: Arc<dyn Store>) {
         state_format: 1,
         source,
         sources: vec![source],
+        ages_by: Some(2),
         made_in: Some(Box::new(catalog::MadeIn {
             schema: "public".to_owned(),
             time_zone: "UTC".to_owned(),

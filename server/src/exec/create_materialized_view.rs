@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use catalog::{Change, MadeIn, MaterializedView, ObjectKind, Relation, RelationKind, Snapshot};
+use catalog::{
+    Change, MadeIn, MaterializedView, ObjectKind, Relation, RelationKind, Snapshot, Strategy,
+};
+use datafusion::logical_expr::LogicalPlan;
 
 use super::relations::{self, Place};
 use super::{Outcome, Run};
@@ -39,6 +42,10 @@ pub(super) async fn execute(run: &Run, s: &CreateMaterializedView) -> Result<Out
     let columns = relations::query_columns(&query, plan.schema(), &s.columns)?;
     let kept = run.scope.inlining_views().plan(&query).await?.1;
     let analysis = views::analyze(&place.name, &kept, &options)?;
+    let ages_by = match options.retention {
+        None => None,
+        Some(_) => Some(ages_by(&run.scope, &place.name, &kept, analysis.strategy)?),
+    };
     let mut view = place.relation(RelationKind::MaterializedView, columns);
     view.query = Some(s.query_text.clone());
     view.depends_on = relations::named_relations(&run.scope, &query)?;
@@ -50,6 +57,7 @@ pub(super) async fn execute(run: &Run, s: &CreateMaterializedView) -> Result<Out
         state_format: views::STATE_FORMAT,
         source: analysis.source,
         sources: analysis.sources.clone(),
+        ages_by,
         made_in: Some(Box::new(MadeIn {
             schema: run.scope.caller.schema.clone(),
             time_zone: run.scope.caller.time_zone.clone(),
@@ -169,6 +177,20 @@ pub(super) fn options(s: &CreateMaterializedView) -> Result<Options> {
     Options::parse(&s.options)
 }
 
+/// The result column by which a view's results age.
+pub(super) fn ages_by(
+    scope: &Scope,
+    name: &str,
+    plan: &LogicalPlan,
+    strategy: Strategy,
+) -> Result<u32> {
+    let event_time = |oid| {
+        let table = scope.catalog.relation_by_oid(oid)?;
+        table.options.get("event_time").cloned()
+    };
+    views::floor::ages_by(name, plan, strategy, &event_time)
+}
+
 /// A view over materialized views keeps what their queries give, so theirs must be exact at each cut.
 fn check_children(scope: &Scope, view: &Relation) -> Result<()> {
     let mut open = view.depends_on.clone();
@@ -191,7 +213,7 @@ fn check_children(scope: &Scope, view: &Relation) -> Result<()> {
                     "materialized view \"{}\" cannot be kept over \"{}\"",
                     view.name, relation.name
                 ),
-                "read the tables below it, or give it neither a schedule nor on_source_change = 'ignore'",
+                "read the tables below it, or give it no schedule, no retention and not on_source_change = 'ignore'",
             ));
         }
     }

@@ -29,7 +29,21 @@ pub(super) async fn execute(run: &Run, s: &ExplainMaterializedView) -> Result<Ou
             (plan, kept.options, Some(kept))
         }
     };
-    let examination = views::examine(&plan, &options)?;
+    let mut examination = views::examine(&plan, &options)?;
+    if let (Some(_), Some(strategy)) = (options.retention, examination.strategy()) {
+        let name = s.name.to_string();
+        let column = match there.as_ref().and_then(|kept| kept.ages_by) {
+            Some(column) => column,
+            None => {
+                let at = create_materialized_view::ages_by(scope, &name, &plan, strategy)?;
+                usize::try_from(at).unwrap_or(usize::MAX)
+            }
+        };
+        let state = there.as_ref().and_then(|kept| scope.head.views.get(&kept.oid));
+        let floor = state.map(|view| view.floor);
+        let finding = views::floor::finding(&plan, strategy, column, floor);
+        examination.findings.push(finding);
+    }
     let there = there.as_ref().map(|kept| (kept, &*scope.head));
     Ok(rows::of_batch(
         "EXPLAIN",

@@ -1,4 +1,5 @@
-//! Rows whose retention is over leave their table; materialized views keep what they have counted.
+//! Rows whose retention is over leave their table; materialized views keep what they have counted, as long
+//! as their own retention says.
 //!
 //! A row is old by the table's event time, or, without one, by the time it came. Before rows go, every
 //! view over the table has stored what it makes of them, and nothing goes that a view has not. The
@@ -28,9 +29,13 @@ use crate::types::LSN;
 use crate::views::{Kept, refresh};
 
 /// A file is written again for rows that are old for this part of the retention, not for each one.
-const PATIENCE: i64 = 10;
+const PATIENCE: u32 = 10;
 /// And for rows that are old for this long at the latest, in microseconds.
 const MOST_PATIENCE: i64 = 24 * 60 * 60 * 1_000_000;
+/// A view's floor rises by this part of its retention at least.
+const FLOOR_STEPS: u32 = 100;
+/// And by this much at the latest.
+const MOST_FLOOR_STEP: Duration = Duration::from_secs(60 * 60);
 /// Bytes that are written again in one commit.
 const COMMIT_BYTES: u64 = 1 << 30;
 
@@ -120,7 +125,7 @@ impl Age {
         let now = now_micros();
         let keep = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
         let cutoff = now.saturating_sub(keep);
-        let overdue = cutoff.saturating_sub((keep / PATIENCE).min(MOST_PATIENCE));
+        let overdue = cutoff.saturating_sub((keep / i64::from(PATIENCE)).min(MOST_PATIENCE));
         let first_young = |at: i64| engine.clock.position_at(at).0 + 1;
         match relation.options.get("event_time") {
             Some(column) => Self {
@@ -265,6 +270,47 @@ pub(super) async fn enforce(engine: &Arc<Engine>, oid: Oid) -> Result<bool> {
     };
     job.end(&result, detail);
     result.map(|dropped| dropped.is_some())
+}
+
+/// Raises a view's floor to its retention's; says whether it did. Rows that are there count first: only
+/// what comes later can be too late. State goes when some of it is old for a part of the retention.
+pub(super) async fn of_view(engine: &Arc<Engine>, oid: Oid) -> Result<bool> {
+    let due = |keep: Duration, patience: Duration| {
+        let to = refresh::oldest(keep, now_micros());
+        (to, refresh::oldest(patience, to))
+    };
+    let catalog = engine.catalog();
+    let kept = catalog.relation_by_oid(oid).map(Kept::of).transpose()?;
+    let Some(kept) = kept.flatten().filter(|kept| kept.ages_by.is_some()) else {
+        return Ok(false);
+    };
+    let Some(keep) = kept.options.retention else {
+        return Ok(false);
+    };
+    let (_, next) = due(keep, (keep / FLOOR_STEPS).min(MOST_FLOOR_STEP));
+    let head = engine.stream.head();
+    let Some(floor) = head.views.get(&oid).map(|view| view.floor.at) else {
+        return Ok(false);
+    };
+    if floor.is_some_and(|at| at > next) {
+        return Ok(false);
+    }
+    let Some(_turn) = engine.jobs.turn_now(oid) else {
+        return Ok(false);
+    };
+    if kept.options.schedule.is_none() {
+        engine.refresher.refresh(oid).await?;
+    }
+    let job = engine.jobs.begin("retention", oid, Trigger::Schedule);
+    let most = Duration::from_micros(MOST_PATIENCE.unsigned_abs());
+    let (to, overdue) = due(keep, (keep / PATIENCE).min(most));
+    let result = engine.refresher.raise_floor(oid, to, overdue).await;
+    let detail = match &result {
+        Ok(Some(gone)) => Some(format!("{gone} stored rows dropped, floor {}", text_of(to))),
+        Ok(None) | Err(_) => None,
+    };
+    job.end(&result, detail);
+    result.map(|gone| gone.is_some())
 }
 
 /// How far every view over a table has counted its rows; views without a schedule are stored first.

@@ -84,6 +84,10 @@ pub fn start(engine: &Arc<Engine>) -> Vec<AbortOnDrop<()>> {
             for (oid, _) in tables(&engine, true) {
                 report("retention", oid, retention::enforce(&engine, oid).await);
             }
+            let views: Vec<Oid> = engine.stream.head().views.keys().copied().collect();
+            for oid in views {
+                report("retention", oid, retention::of_view(&engine, oid).await);
+            }
         }
     }));
     tasks

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, RwLock, mpsc};
 
 use super::acknowledge::Prompt;
 use super::core::{Core, Counts};
-use super::head::{Lsn, TailBatch, Upkeep, ViewHead};
+use super::head::{Floor, Lsn, TailBatch, Upkeep, ViewHead};
 use super::tail;
 use crate::error::{Error, Result, SqlState};
 use crate::lake::crash::crash_point;
@@ -282,6 +282,8 @@ pub struct StateChange {
     pub epochs: BTreeMap<Oid, i64>,
     /// What the tables' retention had dropped when the state was last made from all their rows.
     pub drops: BTreeMap<Oid, i64>,
+    /// The view's floor afterwards.
+    pub floor: Floor,
     /// When it was computed, in microseconds since the Unix epoch.
     pub at: i64,
 }
@@ -336,6 +338,7 @@ pub(super) async fn commit_state(
         durable: change.durable,
         epochs: change.epochs,
         drops: change.drops,
+        floor: change.floor,
         run: change.base + 1,
         refreshed_at: Some(change.at),
     };
@@ -359,6 +362,7 @@ pub(super) struct StateApps {
     durable: String,
     epochs: Vec<(Oid, String)>,
     drops: Vec<(Oid, String)>,
+    floor: [String; 3],
 }
 
 impl StateApps {
@@ -371,6 +375,7 @@ impl StateApps {
             durable: format!("mv/{view}/{source}"),
             epochs: sources.iter().map(epoch).collect(),
             drops: sources.iter().map(drops).collect(),
+            floor: ["floor", "floor/from", "floor/late"].map(|what| format!("mv/{view}/{what}")),
         }
     }
 
@@ -384,7 +389,17 @@ impl StateApps {
         for (oid, app) in &self.drops {
             drops.insert(*oid, lake.txn_version(app).await?.unwrap_or(0));
         }
+        let [at, from, late] = &self.floor;
+        let floor = match lake.txn_version(at).await? {
+            None => Floor::default(),
+            at => Floor {
+                at,
+                from: Lsn(lake.txn_version(from).await?.unwrap_or(0)),
+                late: lake.txn_version(late).await?.unwrap_or(0),
+            },
+        };
         Ok(ViewHead {
+            floor,
             durable: Lsn(lake.txn_version(&self.durable).await?.unwrap_or(0)),
             epochs,
             drops,
@@ -399,6 +414,10 @@ impl StateApps {
             let mark = |(oid, app): &(Oid, String)| Some((app.clone(), *counts.get(oid)?));
             apps.iter().filter_map(mark).collect()
         };
+        let floor = view.floor.at.into_iter().flat_map(|at| {
+            let values = [at, view.floor.from.0, view.floor.late];
+            self.floor.iter().cloned().zip(values)
+        });
         [
             (self.durable.clone(), view.durable.0),
             (self.at.clone(), view.refreshed_at.unwrap_or_default()),
@@ -406,6 +425,7 @@ impl StateApps {
         .into_iter()
         .chain(marks(&self.epochs, &view.epochs))
         .chain(marks(&self.drops, &view.drops))
+        .chain(floor)
         .collect()
     }
 }

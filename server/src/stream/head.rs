@@ -96,10 +96,23 @@ pub struct ViewHead {
     pub epochs: BTreeMap<Oid, i64>,
     /// [`Upkeep::drops`] of each table when `state` was last made from all its rows.
     pub drops: BTreeMap<Oid, i64>,
+    /// What its retention has left.
+    pub floor: Floor,
     /// Number of the last commit of `state`; the next one is made over it or not at all.
     pub run: i64,
     /// When that commit was made, in microseconds since the Unix epoch.
     pub refreshed_at: Option<i64>,
+}
+
+/// From where on a view with a retention keeps results. It only rises.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Floor {
+    /// Results of before are not shown, and their state may be gone; microseconds since the Unix epoch.
+    pub at: Option<i64>,
+    /// Source rows up to here were counted whatever their time; later ones may be too late.
+    pub from: Lsn,
+    /// How many were.
+    pub late: i64,
 }
 
 impl ViewHead {

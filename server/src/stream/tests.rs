@@ -439,6 +439,7 @@ async fn view_state_and_its_position_change_together_and_once() {
         durable: Lsn(durable),
         epochs: [(Oid(1), 5)].into(),
         drops: [].into(),
+        floor: Default::default(),
         at: 77,
     };
     stream

@@ -150,6 +150,7 @@ fn fixture() -> Vec<Change> {
         state_format: 1,
         source: EVENTS,
         sources: vec![EVENTS],
+        ages_by: None,
         made_in: None,
     });
     let mut events = relation(EVENTS, PUBLIC, "ev", RelationKind::StreamingTable);

@@ -95,6 +95,11 @@ impl Finding {
 }
 
 impl Examination {
+    /// How the query would be kept, if it would.
+    pub fn strategy(&self) -> Option<Strategy> {
+        self.accepted.as_ref().map(|a| a.strategy)
+    }
+
     /// The analysis, or the refusal `CREATE` answers with: 0A000 with every code.
     pub fn accept(self, name: &str) -> Result<Analysis> {
         if let Some(analysis) = self.accepted {

@@ -94,6 +94,17 @@ pub(super) struct TopCore {
     pub(super) first: i64,
 }
 
+impl Core {
+    /// The rows that states are made of.
+    pub(super) fn rows_mut(&mut self) -> Option<&mut LogicalPlan> {
+        match self {
+            Self::Agg(agg) => Some(&mut agg.split.rows),
+            Self::Session(session) => Some(&mut session.split.rows),
+            Self::Top(_) => None,
+        }
+    }
+}
+
 /// Why a node that could be a core is none.
 pub(super) type Obstacle = (String, String);
 

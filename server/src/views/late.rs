@@ -105,7 +105,7 @@ pub(super) fn aggregation(aggregate: &Aggregate) -> Result<Found> {
 }
 
 /// The join never gives rows of the stream that were not there, nor NULLs in their place.
-fn keeps_rows(join: JoinType, left: bool) -> bool {
+pub(super) fn keeps_rows(join: JoinType, left: bool) -> bool {
     match join {
         JoinType::Inner => true,
         JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti => left,

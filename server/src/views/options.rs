@@ -10,7 +10,7 @@ use crate::error::{Error, Result, SqlState};
 
 /// The options there are, for messages.
 pub const OPTIONS: &str = "the options are refresh = 'auto', 'incremental', 'strict' or 'full', \
-    on_source_change = 'fail', 'ignore' or 'recompute', and schedule = '1 minute'";
+    on_source_change = 'fail', 'ignore' or 'recompute', schedule = '1 minute', and retention = '30 days'";
 
 /// `refresh`: which strategies are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,6 +46,8 @@ pub struct Options {
     pub on_source_change: Option<OnSourceChange>,
     /// `schedule`: the view is read as of its last refresh, and refreshed this often.
     pub schedule: Option<Duration>,
+    /// `retention`: results older than this are dropped.
+    pub retention: Option<Duration>,
 }
 
 impl Options {
@@ -75,19 +77,8 @@ impl Options {
                         _ => return Err(invalid(format!("{key} = '{value}' is not supported"))),
                     });
                 }
-                "schedule" => {
-                    options.schedule = match folded.as_str() {
-                        // takes a schedule away again
-                        "none" | "off" => None,
-                        text => Some(parse_duration(text)?),
-                    }
-                }
-                "retention" => {
-                    return Err(Error::unsupported(
-                        format!("option \"{key}\" is not supported"),
-                        OPTIONS,
-                    ));
-                }
+                "schedule" => options.schedule = length(&folded)?,
+                "retention" => options.retention = length(&folded)?,
                 _ => return Err(invalid(format!("unrecognized option \"{key}\""))),
             }
         }
@@ -99,6 +90,14 @@ impl Options {
             ));
         }
         Ok(options)
+    }
+}
+
+/// A duration; two words take it away again.
+fn length(text: &str) -> Result<Option<Duration>> {
+    match text {
+        "none" | "off" => Ok(None),
+        text => parse_duration(text).map(Some),
     }
 }
 
@@ -119,6 +118,8 @@ pub struct Kept {
     pub sources: Vec<Oid>,
     /// Its options.
     pub options: Options,
+    /// Place of the result column by which results age, if they do.
+    pub ages_by: Option<usize>,
 }
 
 impl Kept {
@@ -137,6 +138,7 @@ impl Kept {
             source: view.source,
             sources,
             options: Options::parse(&relation.options)?,
+            ages_by: view.ages_by.and_then(|at| usize::try_from(at).ok()),
         }))
     }
 
@@ -157,7 +159,7 @@ impl Kept {
 
     /// True when a read gives what the query would give at the same cut.
     pub fn is_exact(&self) -> bool {
-        self.options.schedule.is_none() && !self.ignores_changes()
+        self.options.schedule.is_none() && self.ages_by.is_none() && !self.ignores_changes()
     }
 
     /// True when the state stands although rows it has counted were changed.

@@ -14,6 +14,7 @@ use datafusion::logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder};
 use super::analysis::{kept_core, layout_of, strategy_name};
 use super::core::{self, Core};
 use super::distinct::prepared;
+use super::floor::{self, Aged};
 use super::maintain::{self, bag};
 use super::nodes::Shown;
 use super::options::Kept;
@@ -44,13 +45,20 @@ pub fn read_plan(name: &str, kept: &Kept, plan: LogicalPlan, head: &DbHead) -> R
     let Some(state) = head.views.get(&kept.oid) else {
         return Ok(plan);
     };
+    let whole = plan;
+    let parts_plan = match kept.strategy {
+        Strategy::Full => whole.clone(),
+        _ => prepared(whole.clone())?,
+    };
+    let floor = kept.ages_by.zip(state.floor.at);
+    // the query as it is, without what its retention has dropped
+    let plan = match floor {
+        None => whole,
+        Some((column, at)) => floor::restricted(kept.strategy, &parts_plan, column, at)?,
+    };
     if !usable(kept, state, head) {
         return Ok(plan);
     }
-    let parts_plan = match kept.strategy {
-        Strategy::Full => plan.clone(),
-        _ => prepared(plan.clone())?,
-    };
     let Some((parts, layout)) = parts(kept.strategy, &parts_plan)? else {
         tracing::warn!(
             view = name,
@@ -73,13 +81,29 @@ pub fn read_plan(name: &str, kept: &Kept, plan: LogicalPlan, head: &DbHead) -> R
     };
     match parts {
         Parts::Full => restored(stored, &layout, plan.schema()),
-        Parts::Append => bag(
-            restored(stored, &layout, parts_plan.schema())?,
-            cut(parts_plan, range)?,
-        ),
+        Parts::Append => {
+            let stored = restored(stored, &layout, parts_plan.schema())?;
+            let rows = bag(stored, cut(parts_plan, range)?)?;
+            match floor {
+                None => Ok(rows),
+                Some((column, at)) => floor::restricted(kept.strategy, &rows, column, at),
+            }
+        }
         Parts::Core(_) => {
-            let merged = parts_plan.transform_down(|node| match core::recognize(&node)? {
+            let late = floor.filter(|_| state.durable >= state.floor.from);
+            let late = match late {
+                None => None,
+                Some((column, at)) => {
+                    Aged::of(kept.strategy, &parts_plan, column)?.map(|aged| (aged, at))
+                }
+            };
+            let core_plan = if floor.is_some() { plan } else { parts_plan };
+            let merged = core_plan.transform_down(|node| match core::recognize(&node)? {
                 Ok(core) => {
+                    let core = match &late {
+                        None => core,
+                        Some((aged, at)) => aged.of_rows(&core, *at, false)?,
+                    };
                     let schema = maintain::restored_schema(&core)?;
                     let stored = restored(stored.clone(), &layout, &schema)?;
                     let answer = maintain::answer(&core, stored, range, shown.clone())?;

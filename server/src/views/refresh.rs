@@ -22,7 +22,7 @@ use super::read::{is_current, newest};
 use super::source::Range;
 use crate::error::{Error, Result};
 use crate::lake::LakeFile;
-use crate::stream::head::{DbHead, Lsn, ViewHead};
+use crate::stream::head::{DbHead, Floor, Lsn, ViewHead};
 use crate::stream::{Replaces, StateChange};
 
 /// Positions that one run of states covers at most: bounds the rows held while it is made.
@@ -154,11 +154,21 @@ impl Refresher {
             if step.replace && state.holds_dropped_rows_of(&kept.sources, &head).is_some() {
                 return Err(cannot_be_made_anew(&planned.name));
             }
-            let work = compute::run(&planned, &kept, state, step.range);
-            let batches = self.in_time(work).await?;
+            let floor = floor_after(&kept, state, &step, target);
+            let in_time = in_time_from(&kept, state, &step, floor);
+            let work = compute::run(&planned, &kept, state, step.range, in_time);
+            let (batches, late) = self.in_time(work).await?;
             let change = StateChange {
                 source: kept.source,
                 batches,
+                floor: match may_be_late(state, &step) {
+                    // what was there before the floor is not late
+                    false => floor,
+                    true => Floor {
+                        late: floor.late.saturating_add(late),
+                        ..floor
+                    },
+                },
                 replaces: match step.replace {
                     true => Replaces::Everything,
                     false => Replaces::Nothing,
@@ -205,11 +215,51 @@ impl Refresher {
             durable: state.durable,
             epochs: state.epochs.clone(),
             drops: state.drops.clone(),
+            floor: state.floor,
             at: state.refreshed_at.unwrap_or_else(now),
         };
         let host = Arc::clone(&self.host);
         whole(turn, async move { host.commit_state(view, change).await }).await?;
         Ok(true)
+    }
+
+    /// Lets a view's results from before `to` go: they are not shown any more, and where some are from
+    /// before `overdue`, their state is dropped. Gives how many stored rows went; nothing when the view
+    /// has no floor that could rise to there.
+    ///
+    /// # Errors
+    /// As reading its state.
+    pub async fn raise_floor(&self, view: Oid, to: i64, overdue: i64) -> Result<Option<usize>> {
+        let turn = self.locks.hold(view).await;
+        let head = self.host.head();
+        let (Some(kept), Some(state)) = (self.host.kept(view), head.views.get(&view)) else {
+            return Ok(None);
+        };
+        let rises = state.floor.at.is_none_or(|at| at < to);
+        let Some(column) = kept.ages_by.filter(|_| rises && state.refreshed_at.is_some()) else {
+            return Ok(None);
+        };
+        let planned = self.host.plan(view, &head).await?;
+        let work = compute::expire(&planned, &kept, state, (column, to, overdue));
+        let left = self.in_time(work).await?;
+        let change = StateChange {
+            source: kept.source,
+            batches: left.batches,
+            replaces: Replaces::Files(left.replaces),
+            base: state.run,
+            durable: state.durable,
+            epochs: state.epochs.clone(),
+            drops: state.drops.clone(),
+            floor: Floor {
+                at: Some(to),
+                from: state.floor.from.max(state.durable),
+                ..state.floor
+            },
+            at: state.refreshed_at.unwrap_or_else(now),
+        };
+        let host = Arc::clone(&self.host);
+        whole(turn, async move { host.commit_state(view, change).await }).await?;
+        Ok(Some(left.gone))
     }
 
     /// Keeps all views close to their sources until told to stop. A view that fails is logged and
@@ -307,7 +357,11 @@ fn next(kept: &Kept, state: &ViewHead, head: &DbHead, target: Lsn, anew: bool) -
         Strategy::Append | Strategy::Top => ROWS_SLICE,
         _ => STATES_SLICE,
     };
-    let upto = target.min(Lsn(after.0.saturating_add(slice)));
+    let mut upto = target.min(Lsn(after.0.saturating_add(slice)));
+    if !replace && after < state.floor.from {
+        // up to there rows count whatever their time
+        upto = upto.min(state.floor.from);
+    }
     Some(Step {
         range: Range {
             after,
@@ -352,6 +406,37 @@ fn drops(
             kept.sources.iter().filter_map(dropped).collect()
         }
     }
+}
+
+/// The floor that a step leaves. A state that is made anew counts all rows there are, however late.
+fn floor_after(kept: &Kept, state: &ViewHead, step: &Step, target: Lsn) -> Floor {
+    let retention = kept.options.retention.filter(|_| kept.ages_by.is_some());
+    let lowest = retention.map(|keep| oldest(keep, now()));
+    match step.replace {
+        true => Floor {
+            at: state.floor.at.max(lowest),
+            from: target,
+            late: state.floor.late,
+        },
+        false => state.floor,
+    }
+}
+
+/// By which column and from when on the rows of a step are in time, when some may be too late. A session
+/// that is made anew needs all its rows; buckets below the floor are not seen, with or without theirs.
+fn in_time_from(kept: &Kept, state: &ViewHead, step: &Step, floor: Floor) -> Option<(usize, i64)> {
+    let may_be = may_be_late(state, step) || kept.strategy != Strategy::Session;
+    kept.ages_by.zip(floor.at).filter(|_| may_be)
+}
+
+/// True when a step's rows have come since the floor rose.
+fn may_be_late(state: &ViewHead, step: &Step) -> bool {
+    !step.replace && step.range.after >= state.floor.from
+}
+
+/// The instant before which results are too old.
+pub fn oldest(keep: Duration, now: i64) -> i64 {
+    now.saturating_sub(i64::try_from(keep.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// The refusal to make a state anew that would lose rows it has counted.

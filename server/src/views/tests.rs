@@ -1,5 +1,6 @@
 mod random;
 mod refusals;
+mod retention;
 mod strategies;
 mod world;
 

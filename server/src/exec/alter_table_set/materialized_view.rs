@@ -1,4 +1,4 @@
-//! `ALTER MATERIALIZED VIEW v SET (schedule = '…', on_source_change = '…', refresh = '…')`.
+//! `ALTER MATERIALIZED VIEW v SET (schedule = '…', retention = '…', on_source_change = '…', refresh = '…')`.
 //!
 //! What is stored stays: options that would ask for another strategy are refused.
 
@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use catalog::{Change, Relation, Snapshot};
 
 use super::relations;
+use crate::exec::create_materialized_view::ages_by;
 use crate::engine::names::defining_plan;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
@@ -46,8 +47,15 @@ pub(super) async fn execute(
             "use CREATE OR REPLACE MATERIALIZED VIEW",
         ));
     }
+    if let (Some(_), Some(view)) = (wanted.retention, &mut altered.materialized)
+        && view.ages_by.is_none()
+    {
+        let name = &altered.name;
+        view.ages_by = Some(ages_by(scope, name, &plan, kept.strategy)?);
+    }
     let kept = Kept {
         options: wanted,
+        ages_by: Kept::of(&altered)?.and_then(|k| k.ages_by),
         ..kept
     };
     check_dropped(scope, &view.name, &kept)?;

@@ -216,6 +216,7 @@ async fn refresh(stream: &Stream) {
         durable: head.visible,
         epochs: [(Oid(1), 0)].into(),
         drops: [].into(),
+        floor: Default::default(),
         at: 1,
     };
     stream.commit_state(VIEW, change).await.unwrap();

@@ -32,6 +32,12 @@ pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
             ),
             ("on_source_change", on_source_change(&kept).into()),
             ("schedule", relation.options.get("schedule").cloned().into()),
+            (
+                "retention",
+                relation.options.get("retention").cloned().into(),
+            ),
+            ("floor_at", head.and_then(|h| h.floor.at).into()),
+            ("late_dropped", head.map(|h| h.floor.late).into()),
             ("state_format", view.state_format.into()),
             ("definition", relation.query.clone().into()),
             ("location", relation.location.clone().into()),

@@ -1,15 +1,16 @@
 //! The rows of a run, in stored columns.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array};
-use arrow::datatypes::Schema;
+use arrow::array::{ArrayRef, AsArray, Int64Array};
+use arrow::datatypes::{Int64Type, Schema};
 use arrow::record_batch::RecordBatch;
 use catalog::Strategy;
 use datafusion::common::stats::Precision;
-use datafusion::common::{ColumnStatistics, ScalarValue};
+use datafusion::common::{Column, ColumnStatistics, ScalarValue};
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
@@ -20,33 +21,214 @@ use crate::error::{Error, Result, SqlState};
 use crate::lake::{LakeFile, LakeSnapshot};
 use crate::stream::head::{Lsn, ViewHead};
 use crate::views::analysis::strategy_name;
+use crate::views::core::Core;
 use crate::views::distinct::prepared;
+use crate::views::floor::{self, Aged};
 use crate::views::maintain;
 use crate::views::nodes::Shown;
 use crate::views::options::Kept;
 use crate::views::read::{self, Parts, parts, restored};
-use crate::views::source::{Range, positioned};
+use crate::views::source::{Range, cut, positioned};
 use crate::views::split::conform;
 use crate::views::state::{HI, LO, Layout};
 
+/// Bytes of files that are written again at once for results that are dropped.
+const DROPPED_BYTES: u64 = 128 << 20;
 /// Bytes that one run may hold before it is written.
 const RUN_BYTES: usize = 1 << 30;
 
-/// The state of the positions `after < _lsn <= upto`; for FULL, the whole result.
+/// The state of the positions `after < _lsn <= upto`; for FULL, the whole result. With a column and an
+/// instant, rows that are too late by them are left out; their number comes with the state.
 pub(super) async fn run(
     planned: &Planned,
     kept: &Kept,
     state: &ViewHead,
     range: Range,
-) -> Result<Vec<RecordBatch>> {
+    in_time: Option<(usize, i64)>,
+) -> Result<(Vec<RecordBatch>, i64)> {
     let (plan, parts, layout) = understood(planned, kept, state)?;
     let (lo, hi) = (Lsn(range.after.0 + 1), range.upto.unwrap_or(range.after));
-    let plan = match &parts {
-        Parts::Full => plan,
-        Parts::Append => positioned(&plan, range)?,
-        Parts::Core(core) => maintain::run(core, range, shown(planned, kept, state))?,
+    let aged = match in_time {
+        None => None,
+        Some((column, at)) => Aged::of(kept.strategy, &plan, column)?.map(|aged| (aged, column, at)),
     };
-    computed(&planned.session, &plan, &layout, (lo, hi)).await
+    let shown = shown(planned, kept, state);
+    let (plan, late) = match (&parts, aged) {
+        (Parts::Full, _) => (plan, None),
+        (Parts::Append, None) => (positioned(&plan, range)?, None),
+        (Parts::Core(core), None) => (maintain::run(core, range, shown)?, None),
+        (Parts::Append, Some((aged, column, at))) => {
+            let rows = positioned(&plan, range)?;
+            let time = Expr::Column(Column::from(plan.schema().qualified_field(column)));
+            let stays = aged.stays(time, at)?;
+            let late = LogicalPlanBuilder::from(rows.clone()).filter(stays.clone().is_not_true())?;
+            let rows = LogicalPlanBuilder::from(rows).filter(stays)?.build()?;
+            (rows, Some(late.build()?))
+        }
+        (Parts::Core(core), Some((aged, _, at))) => {
+            let late = aged.of_rows(core, at, true)?.rows_mut().cloned();
+            let core = aged.of_rows(core, at, false)?;
+            (maintain::run(&core, range, shown)?, late.map(|l| cut(l, range)).transpose()?)
+        }
+    };
+    let late = match late {
+        None => 0,
+        Some(rows) => count(&planned.session, rows).await?,
+    };
+    let batches = computed(&planned.session, &plan, &layout, (lo, hi)).await?;
+    Ok((batches, late))
+}
+
+/// The number of rows a plan gives.
+async fn count(session: &SessionState, rows: LogicalPlan) -> Result<i64> {
+    let plan = session.create_physical_plan(&floor::counted(rows)?).await?;
+    let mut stream = execute_stream(plan, session.task_ctx())?;
+    let mut counted = 0;
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        let counts = batch.column(0).as_primitive_opt::<Int64Type>();
+        counted += counts.map_or(0, |c| c.iter().flatten().sum::<i64>());
+    }
+    Ok(counted)
+}
+
+/// What is left of files when results are dropped.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// The files.
+    pub(super) replaces: BTreeSet<String>,
+    /// What comes in their place.
+    pub(super) batches: Vec<RecordBatch>,
+    /// How many rows less that is.
+    pub(super) gone: usize,
+}
+
+/// A state without what lies below a floor, when some of it is overdue: files that have nothing else go
+/// as they are.
+pub(super) async fn expire(
+    planned: &Planned,
+    kept: &Kept,
+    state: &ViewHead,
+    (column, at, overdue): (usize, i64, i64),
+) -> Result<Left> {
+    let (plan, parts, layout) = understood(planned, kept, state)?;
+    let Some(aged) = Aged::of(kept.strategy, &plan, column)? else {
+        return Ok(Left::default());
+    };
+    let files = &state.state.files;
+    let mut old = Vec::new();
+    // states of one session may lie in any of the files
+    let together = matches!(&parts, Parts::Core(core) if matches!(**core, Core::Session(_)));
+    match together {
+        true => {
+            let all = Some(files.to_vec());
+            if !files.is_empty() && below(planned, kept, state, files, &aged, overdue).await? > 0 {
+                old.extend(all);
+            }
+        }
+        false => {
+            let mut bytes = 0;
+            for file in files.iter() {
+                let one = [file.clone()];
+                if bytes < DROPPED_BYTES
+                    && below(planned, kept, state, &one, &aged, overdue).await? > 0
+                {
+                    bytes += file.size;
+                    old.push(one.to_vec());
+                }
+            }
+        }
+    }
+    let mut left = Left::default();
+    for files in old {
+        let some = of_files(state, &files);
+        let rows = some.rows().unwrap_or(0);
+        let plan = match &parts {
+            Parts::Full => continue,
+            Parts::Append => {
+                let rows = read::stored_rows(kept.oid, &some)?;
+                let stays = aged.stays(stored_time(&plan, &layout, column), at)?;
+                LogicalPlanBuilder::from(rows).filter(stays)?.build()?
+            }
+            Parts::Core(core) => {
+                let folded = folded(planned, kept, state, core, &layout, &some)?;
+                let stays = aged.states_stay(core, at)?;
+                LogicalPlanBuilder::from(folded).filter(stays)?.build()?
+            }
+        };
+        let range = range(&files, &some, state.durable);
+        let kept = computed(&planned.session, &plan, &layout, range).await?;
+        let stay: usize = kept.iter().map(RecordBatch::num_rows).sum();
+        left.gone += rows.saturating_sub(stay);
+        left.batches.extend(kept);
+        left.replaces.extend(files.into_iter().map(|f| f.path));
+    }
+    Ok(left)
+}
+
+/// How many stored rows of some files lie below a floor. Of sessions it counts those that may be a part
+/// of one that does not.
+async fn below(
+    planned: &Planned,
+    kept: &Kept,
+    state: &ViewHead,
+    files: &[LakeFile],
+    aged: &Aged,
+    floor: i64,
+) -> Result<i64> {
+    let (plan, parts, layout) = understood(planned, kept, state)?;
+    let some = of_files(state, files);
+    let (rows, stays) = match &parts {
+        Parts::Full => return Ok(0),
+        Parts::Append => {
+            let Some(column) = kept.ages_by else {
+                return Ok(0);
+            };
+            let rows = read::stored_rows(kept.oid, &some)?;
+            (rows, aged.stays(stored_time(&plan, &layout, column), floor)?)
+        }
+        Parts::Core(core) => {
+            let stored = read::stored(kept.oid, &layout, &some)?.ok_or_else(|| misfit(planned))?;
+            let rows = restored(stored, &layout, &*maintain::restored_schema(core)?)?;
+            (rows, aged.states_stay(core, floor)?)
+        }
+    };
+    let rows = LogicalPlanBuilder::from(rows)
+        .filter(stays.is_not_true())?
+        .build()?;
+    count(&planned.session, rows).await
+}
+
+/// The time of an APPEND view's stored rows.
+fn stored_time(plan: &LogicalPlan, layout: &Layout, column: usize) -> Expr {
+    let stored = layout.stored();
+    // the position stands in front
+    let time = Expr::Column(Column::new_unqualified(stored.field(column + 1).name()));
+    Expr::Cast(Cast::new(
+        Box::new(time),
+        plan.schema().field(column).data_type().clone(),
+    ))
+}
+
+fn of_files(state: &ViewHead, files: &[LakeFile]) -> Arc<LakeSnapshot> {
+    Arc::new(LakeSnapshot {
+        files: files.into(),
+        ..LakeSnapshot::clone(&state.state)
+    })
+}
+
+fn folded(
+    planned: &Planned,
+    kept: &Kept,
+    state: &ViewHead,
+    core: &Core,
+    layout: &Layout,
+    some: &Arc<LakeSnapshot>,
+) -> Result<LogicalPlan> {
+    let stored = read::stored(kept.oid, layout, some)?.ok_or_else(|| misfit(planned))?;
+    let schema = maintain::restored_schema(core)?;
+    let stored = restored(stored, layout, &schema)?;
+    Ok(maintain::fold(core, stored, shown(planned, kept, state))?)
 }
 
 /// The runs in these files as one.
@@ -57,19 +239,11 @@ pub(super) async fn fold(
     files: &[LakeFile],
 ) -> Result<Vec<RecordBatch>> {
     let (_, parts, layout) = understood(planned, kept, state)?;
-    let some = Arc::new(LakeSnapshot {
-        files: files.into(),
-        ..LakeSnapshot::clone(&state.state)
-    });
+    let some = of_files(state, files);
     let plan = match parts {
         // rows stay as they are, in fewer files
         Parts::Append | Parts::Full => read::stored_rows(kept.oid, &some)?,
-        Parts::Core(core) => {
-            let stored = read::stored(kept.oid, &layout, &some)?.ok_or_else(|| misfit(planned))?;
-            let schema = maintain::restored_schema(&core)?;
-            let stored = restored(stored, &layout, &schema)?;
-            maintain::fold(&core, stored, shown(planned, kept, state))?
-        }
+        Parts::Core(core) => folded(planned, kept, state, &core, &layout, &some)?,
     };
     let range = range(files, &some, state.durable);
     computed(&planned.session, &plan, &layout, range).await

@@ -31,7 +31,7 @@ use crate::engine::scan::WeirTable;
 use crate::engine::scan::fixture::Lake;
 use crate::error::Result;
 use crate::lake::{LakeFile, LakeSnapshot};
-use crate::stream::head::{DbHead, Lsn, TableHead, ViewHead};
+use crate::stream::head::{DbHead, Floor, Lsn, TableHead, ViewHead};
 use crate::stream::{Replaces, StateChange};
 use crate::types::LSN;
 use crate::views::refresh::{Host, Pace, Planned, Refresher};
@@ -201,6 +201,7 @@ impl Host for TestHost {
             durable: change.durable,
             epochs: change.epochs,
             drops: change.drops,
+            floor: change.floor,
             run: change.base + 1,
             refreshed_at: Some(change.at),
         };
@@ -238,6 +239,7 @@ impl World {
                 durable: Lsn::default(),
                 epochs: BTreeMap::new(),
                 drops: BTreeMap::new(),
+                floor: Floor::default(),
                 run: 0,
                 refreshed_at: None,
             };
@@ -250,6 +252,11 @@ impl World {
                 source: analysis.source,
                 sources: analysis.sources,
                 options,
+                ages_by: options.retention.map(|_| {
+                    let declared = |oid| (oid == SOURCE).then(|| "ts".to_owned());
+                    let at = crate::views::floor::ages_by("v", &plan, analysis.strategy, &declared);
+                    usize::try_from(at.expect(query)).unwrap()
+                }),
             };
             kept.insert(view, known);
         }
@@ -454,6 +461,26 @@ impl World {
         let plan = planned(&ctx, self.sql(view)).await;
         let plan = read_plan("v", &self.host.kept(view).unwrap(), plan, &head).unwrap();
         rows_of(ctx.execute_logical_plan(plan).await.unwrap()).await
+    }
+
+    /// What a query gives over the source with its positions, under the name `m`.
+    pub(super) async fn model(&self, sql: &str) -> Rows {
+        let head = self.host.head();
+        let ctx = session(&head);
+        let all = WeirTable::new(Arc::clone(&head.tables[&SOURCE]), true);
+        ctx.register_table("m", Arc::new(all)).unwrap();
+        rows_of(ctx.sql(sql).await.unwrap()).await
+    }
+
+    /// Says whether the floor rose.
+    pub(super) async fn raise_floor(&self, view: Oid, to: i64, overdue: i64) -> bool {
+        let raised = Box::pin(self.refresher.raise_floor(view, to, overdue)).await;
+        raised.unwrap().is_some()
+    }
+
+    /// How many rows came too late for a view.
+    pub(super) fn late(&self, view: Oid) -> i64 {
+        self.host.head().views[&view].floor.late
     }
 
     async fn with_view(&self, view: Oid, kept: bool) -> SessionContext {
