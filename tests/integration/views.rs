@@ -213,7 +213,11 @@ async fn a_floor_survives_a_restart() {
         assert_eq!(pg.count(total).await, 5);
         pg.run("REFRESH MATERIALIZED VIEW hourly").await;
     }
-    assert_eq!(pg.count("SELECT late_dropped FROM weir.materialized_views").await, 2);
+    assert_eq!(
+        pg.count("SELECT late_dropped FROM weir.materialized_views")
+            .await,
+        2
+    );
     pg.run("REFRESH MATERIALIZED VIEW hourly FULL").await;
     assert_eq!(pg.count(total).await, 5);
     drop(pg);

@@ -34,6 +34,8 @@ pub enum Strategy {
     Session,
     /// The first rows of each key are kept.
     Top,
+    /// Results are kept by key; those of keys with new rows are computed again.
+    Keyed,
     /// The result is kept and made anew.
     Full,
 }

@@ -39,7 +39,9 @@ pub(super) async fn execute(run: &Run, s: &ExplainMaterializedView) -> Result<Ou
                 usize::try_from(at).unwrap_or(usize::MAX)
             }
         };
-        let state = there.as_ref().and_then(|kept| scope.head.views.get(&kept.oid));
+        let state = there
+            .as_ref()
+            .and_then(|kept| scope.head.views.get(&kept.oid));
         let floor = state.map(|view| view.floor);
         let finding = views::floor::finding(&plan, strategy, column, floor);
         examination.findings.push(finding);

@@ -67,8 +67,8 @@ pub fn parse(text: Option<&str>) -> Result<Option<Duration>> {
 /// 0A000 naming the view.
 pub fn check_table(catalog: &Snapshot, table: &Relation) -> Result<()> {
     for view in &catalog.relations {
-        let full = Kept::of(view)?.filter(|k| k.strategy == Strategy::Full);
-        if full.is_some_and(|k| k.sources.contains(&table.oid)) {
+        let needs = Kept::of(view)?.filter(|k| refresh::needs_rows(k.strategy));
+        if needs.is_some_and(|k| k.sources.contains(&table.oid)) {
             return Err(excluded(&view.name, &table.name));
         }
     }
@@ -85,7 +85,7 @@ pub fn check_view(
     strategy: Strategy,
     sources: &[Oid],
 ) -> Result<()> {
-    if strategy != Strategy::Full {
+    if !refresh::needs_rows(strategy) {
         return Ok(());
     }
     for table in sources
@@ -105,7 +105,7 @@ fn excluded(view: &str, table: &str) -> Error {
         "write the query so that it is kept incrementally, use an ordinary view, or set retention = 'none'",
     )
     .with_detail(format!(
-        "it is made anew from all rows of \"{table}\", and would lose those that have been dropped"
+        "it is made again from the rows of \"{table}\", and would lose those that have been dropped"
     ))
 }
 

@@ -10,6 +10,7 @@ use datafusion::logical_expr::{Expr, JoinType, LogicalPlan};
 
 use super::core::{self, Core};
 use super::distinct::{self, prepared};
+use super::keyed;
 use super::options::{OnSourceChange, Options, Refresh};
 use super::source::positionable;
 use super::state::Layout;
@@ -127,6 +128,7 @@ pub(super) fn strategy_name(strategy: Strategy) -> &'static str {
         Strategy::Agg2 => "AGG2",
         Strategy::Session => "SESSION",
         Strategy::Top => "TOP",
+        Strategy::Keyed => "KEYED",
         Strategy::Full => "FULL",
     }
 }
@@ -272,7 +274,7 @@ fn incremental(plan: &LogicalPlan, survey: &Survey, options: &Options) -> Result
                 let (strategy, codes, detail) = described(&core);
                 (strategy, codes, layout_of(&core)?, detail)
             }
-            Err(obstacles) => return Ok(Err(obstacles)),
+            Err(obstacles) => return by_key(&plan, &streams, options, obstacles),
         }
     };
     if let Some(field) = layout.unsupported() {
@@ -295,6 +297,53 @@ fn incremental(plan: &LogicalPlan, survey: &Survey, options: &Options) -> Result
     let sources: Vec<Oid> = streams.into_iter().collect();
     let accepted = sources.first().map(|source| Analysis {
         strategy,
+        codes,
+        source: *source,
+        sources: sources.clone(),
+        layout,
+    });
+    Ok(Ok(Examination { findings, accepted }))
+}
+
+/// The strategy KEYED, for the reasons why no state can be merged.
+fn by_key(
+    plan: &LogicalPlan,
+    streams: &BTreeSet<Oid>,
+    options: &Options,
+    obstacles: Vec<Finding>,
+) -> Result<Attempt> {
+    // what changed rows have counted for would be lost with the next row of their key
+    let keeps = options.on_source_change == Some(OnSourceChange::Ignore);
+    let Some(core) = keyed::kept(plan)?.filter(|_| !keeps) else {
+        return Ok(Err(obstacles));
+    };
+    let layout = Layout::Rows(core.plan.schema().fields().iter().cloned().collect());
+    if layout.unsupported().is_some() {
+        return Ok(Err(obstacles));
+    }
+    let mut codes: Vec<String> = Vec::new();
+    let mut findings = Vec::new();
+    for obstacle in obstacles {
+        let code = format!("KEYED({})", obstacle.code);
+        if codes.contains(&code) {
+            continue;
+        }
+        codes.push(code.clone());
+        findings.push(Finding {
+            strategy: strategy_name(Strategy::Keyed),
+            code,
+            detail: format!(
+                "{}; results are stored by {}, and those of keys with new rows are computed again",
+                obstacle.detail,
+                core.shown()
+            ),
+            fix: String::new(),
+            ..obstacle
+        });
+    }
+    let sources: Vec<Oid> = streams.iter().copied().collect();
+    let accepted = sources.first().map(|source| Analysis {
+        strategy: Strategy::Keyed,
         codes,
         source: *source,
         sources: sources.clone(),

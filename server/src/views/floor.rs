@@ -85,7 +85,7 @@ impl Aged {
                 })?;
                 Ok(found)
             }
-            Strategy::Top | Strategy::Full => Ok(None),
+            Strategy::Top | Strategy::Keyed | Strategy::Full => Ok(None),
         }
     }
 
@@ -506,6 +506,15 @@ pub fn ages_by(
     event_time: &dyn Fn(Oid) -> Option<String>,
 ) -> crate::error::Result<u32> {
     let plan = prepared(plan.clone())?;
+    let message = format!("retention of materialized view \"{name}\" is not supported");
+    if matches!(strategy, Strategy::Top | Strategy::Keyed | Strategy::Full) {
+        let detail = format!(
+            "it is kept as {}: what is old may count again",
+            strategy_name(strategy)
+        );
+        let hint = "use a query that is kept as APPEND, AGG, AGG2 or SESSION";
+        return Err(Error::unsupported(message, hint).with_detail(detail));
+    }
     let (detail, hint) = match column(strategy, &plan, event_time)? {
         Ok(at) => {
             return u32::try_from(at)
@@ -521,7 +530,6 @@ pub fn ages_by(
             "select one of them only, or declare the table's event_time",
         ),
     };
-    let message = format!("retention of materialized view \"{name}\" is not supported");
     Err(Error::unsupported(message, hint).with_detail(detail))
 }
 

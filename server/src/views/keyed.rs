@@ -7,14 +7,14 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, JoinConstraint, NullEquality, TableReference};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
     Expr, ExprSchemable, Join, JoinType, LogicalPlan, LogicalPlanBuilder,
 };
 
-use super::core::{has_subquery, plain_rows, streams};
+use super::core::{has_subquery, plain_rows, stream_scans, streams};
 use super::maintain::bag;
 use super::source::{Range, cut};
 use crate::error::Error;
@@ -59,6 +59,23 @@ pub(super) fn recognize(node: &LogicalPlan) -> Result<Option<KeyedCore>> {
             keys,
         }),
         Some(Keys::Any) | None => None,
+    })
+}
+
+/// The one part that all streaming tables lie below, if its results can be kept by key.
+pub(super) fn kept(plan: &LogicalPlan) -> Result<Option<KeyedCore>> {
+    let mut found = None;
+    plan.apply(|node| {
+        found = recognize(node)?;
+        Ok(match found {
+            Some(_) => TreeNodeRecursion::Stop,
+            None => TreeNodeRecursion::Continue,
+        })
+    })?;
+    let all = stream_scans(plan)?;
+    Ok(match found {
+        Some(core) if stream_scans(&core.plan)? == all => Some(core),
+        Some(_) | None => None,
     })
 }
 
@@ -217,6 +234,12 @@ impl Key {
 }
 
 impl KeyedCore {
+    /// The key, for people.
+    pub(super) fn shown(&self) -> String {
+        let keys: Vec<String> = self.keys.iter().map(|k| k.result.to_string()).collect();
+        keys.join(", ")
+    }
+
     /// All results over the rows in a range.
     pub(super) fn whole(&self, range: Range) -> Result<LogicalPlan> {
         over(&self.plan, &mut |rows| cut(rows, range))

@@ -148,7 +148,8 @@ impl Kept {
         self.options
             .on_source_change
             .unwrap_or(match self.strategy {
-                Strategy::Full => OnSourceChange::Recompute,
+                Strategy::Keyed if self.options.refresh == Refresh::Strict => OnSourceChange::Fail,
+                Strategy::Full | Strategy::Keyed => OnSourceChange::Recompute,
                 Strategy::Append
                 | Strategy::Agg
                 | Strategy::Agg2

@@ -15,6 +15,7 @@ use super::analysis::{kept_core, layout_of, strategy_name};
 use super::core::{self, Core};
 use super::distinct::prepared;
 use super::floor::{self, Aged};
+use super::keyed::{self, KeyedCore};
 use super::maintain::{self, bag};
 use super::nodes::Shown;
 use super::options::Kept;
@@ -32,9 +33,14 @@ pub(super) enum Parts {
     Append,
     /// A core.
     Core(Box<Core>),
+    /// Results by key.
+    Keyed(Box<KeyedCore>),
     /// The whole result.
     Full,
 }
+
+/// New rows that are looked up by key whatever their part of all rows is.
+const FEW: i64 = 10_000;
 
 /// What reading the view means at the statement's cut: exactly what `plan` would give, or what it gave
 /// at the last refresh when the view has a schedule.
@@ -81,6 +87,29 @@ pub fn read_plan(name: &str, kept: &Kept, plan: LogicalPlan, head: &DbHead) -> R
     };
     match parts {
         Parts::Full => restored(stored, &layout, plan.schema()),
+        Parts::Keyed(core) => {
+            let newest = newest(kept, head);
+            if range.upto.is_none() && most_is_new(kept, head, newest.0 - state.durable.0) {
+                return Ok(plan);
+            }
+            let range = Range {
+                upto: range
+                    .upto
+                    .or((newest <= state.durable).then_some(state.durable)),
+                ..range
+            };
+            let stored = restored(stored, &layout, core.plan.schema())?;
+            let answer = core.answer(stored, range)?;
+            let merged = parts_plan.transform_down(|node| match node == core.plan {
+                true => Ok(Transformed::new(
+                    answer.clone(),
+                    true,
+                    TreeNodeRecursion::Jump,
+                )),
+                false => Ok(Transformed::no(node)),
+            })?;
+            Ok(merged.data)
+        }
         Parts::Append => {
             let stored = restored(stored, &layout, parts_plan.schema())?;
             let rows = bag(stored, cut(parts_plan, range)?)?;
@@ -116,6 +145,17 @@ pub fn read_plan(name: &str, kept: &Kept, plan: LogicalPlan, head: &DbHead) -> R
     }
 }
 
+/// True when so many rows are new that looking for their keys costs more than asking all rows.
+fn most_is_new(kept: &Kept, head: &DbHead, new: i64) -> bool {
+    let tables = kept.sources.iter().filter_map(|oid| head.tables.get(oid));
+    let rows = tables.map(|t| {
+        let tail: usize = t.tail.iter().map(|b| b.batch.num_rows()).sum();
+        t.lake.rows().unwrap_or(0).saturating_add(tail)
+    });
+    let rows = i64::try_from(rows.sum::<usize>()).unwrap_or(i64::MAX);
+    new > FEW && new.saturating_mul(10) > rows.saturating_mul(3)
+}
+
 /// True when the state may stand for the rows it was made from.
 fn usable(kept: &Kept, state: &ViewHead, head: &DbHead) -> bool {
     if kept.options.schedule.is_some() {
@@ -148,6 +188,10 @@ pub(super) fn parts(strategy: Strategy, plan: &LogicalPlan) -> Result<Option<(Pa
         Strategy::Full => Some((Parts::Full, Layout::Rows(columns()))),
         Strategy::Append if positionable(plan) => Some((Parts::Append, Layout::Append(columns()))),
         Strategy::Append => None,
+        Strategy::Keyed => keyed::kept(plan)?.map(|core| {
+            let columns = core.plan.schema().fields().iter().cloned().collect();
+            (Parts::Keyed(Box::new(core)), Layout::Rows(columns))
+        }),
         Strategy::Agg | Strategy::Agg2 | Strategy::Session | Strategy::Top => {
             match kept_core(plan)? {
                 Ok(core) => {

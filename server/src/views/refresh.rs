@@ -4,7 +4,9 @@
 //! it, except those of views with a schedule; it keeps them cheap.
 
 mod compute;
+mod expire;
 mod locks;
+mod rekey;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,8 +158,19 @@ impl Refresher {
             }
             let floor = floor_after(&kept, state, &step, target);
             let in_time = in_time_from(&kept, state, &step, floor);
-            let work = compute::run(&planned, &kept, state, step.range, in_time);
-            let (batches, late) = self.in_time(work).await?;
+            let (batches, late, replaces) = if kept.strategy == Strategy::Keyed && !step.replace {
+                let work = rekey::rekey(&planned, &kept, state, step.range);
+                let left = self.in_time(work).await?;
+                (left.batches, 0, Replaces::Files(left.replaces))
+            } else {
+                let work = compute::run(&planned, &kept, state, step.range, in_time);
+                let (batches, late) = self.in_time(work).await?;
+                let replaces = match step.replace {
+                    true => Replaces::Everything,
+                    false => Replaces::Nothing,
+                };
+                (batches, late, replaces)
+            };
             let change = StateChange {
                 source: kept.source,
                 batches,
@@ -169,10 +182,7 @@ impl Refresher {
                         ..floor
                     },
                 },
-                replaces: match step.replace {
-                    true => Replaces::Everything,
-                    false => Replaces::Nothing,
-                },
+                replaces,
                 base: state.run,
                 durable: match kept.strategy {
                     Strategy::Full => head.visible,
@@ -236,11 +246,14 @@ impl Refresher {
             return Ok(None);
         };
         let rises = state.floor.at.is_none_or(|at| at < to);
-        let Some(column) = kept.ages_by.filter(|_| rises && state.refreshed_at.is_some()) else {
+        let Some(column) = kept
+            .ages_by
+            .filter(|_| rises && state.refreshed_at.is_some())
+        else {
             return Ok(None);
         };
         let planned = self.host.plan(view, &head).await?;
-        let work = compute::expire(&planned, &kept, state, (column, to, overdue));
+        let work = expire::expire(&planned, &kept, state, (column, to, overdue));
         let left = self.in_time(work).await?;
         let change = StateChange {
             source: kept.source,
@@ -357,7 +370,11 @@ fn next(kept: &Kept, state: &ViewHead, head: &DbHead, target: Lsn, anew: bool) -
         Strategy::Append | Strategy::Top => ROWS_SLICE,
         _ => STATES_SLICE,
     };
-    let mut upto = target.min(Lsn(after.0.saturating_add(slice)));
+    let mut upto = match kept.strategy {
+        // a key's results are made of all its rows
+        Strategy::Keyed => target,
+        _ => target.min(Lsn(after.0.saturating_add(slice))),
+    };
     if !replace && after < state.floor.from {
         // up to there rows count whatever their time
         upto = upto.min(state.floor.from);
@@ -449,12 +466,22 @@ pub fn cannot_be_made_anew(view: &str) -> Error {
     .with_hint("create the view again to count only the rows that are left")
 }
 
+/// True when results are made again from rows they were made from before.
+pub fn needs_rows(strategy: Strategy) -> bool {
+    match strategy {
+        Strategy::Full | Strategy::Keyed => true,
+        Strategy::Append | Strategy::Agg | Strategy::Agg2 | Strategy::Session | Strategy::Top => {
+            false
+        }
+    }
+}
+
 /// How far a view has counted the rows of its sources, so that they may go: nothing while it waits to be
 /// made from all of them.
 pub fn absorbed(kept: &Kept, head: &DbHead) -> Lsn {
     match head.views.get(&kept.oid) {
         Some(state)
-            if kept.strategy != Strategy::Full
+            if !needs_rows(kept.strategy)
                 && state.refreshed_at.is_some()
                 && !moved(kept, state, head) =>
         {

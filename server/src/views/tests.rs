@@ -1,3 +1,4 @@
+mod keyed;
 mod random;
 mod refusals;
 mod retention;

@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catalog::{Change, Relation, Snapshot};
+use catalog::{Change, Relation, Snapshot, Strategy};
 
 use super::relations;
-use crate::exec::create_materialized_view::ages_by;
 use crate::engine::names::defining_plan;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
+use crate::exec::create_materialized_view::ages_by;
 use crate::exec::{Outcome, Run};
 use crate::governance::privileges;
 use crate::views::{self, Kept, OnSourceChange, Options};
@@ -38,7 +38,10 @@ pub(super) async fn execute(
         return Err(relations::wrong_kind(found, "a materialized view"));
     };
     let analysis = views::analyze(&view.name, &plan, &wanted)?;
-    if analysis.strategy != kept.strategy {
+    // a view from before there was KEYED stays what it is
+    let same = analysis.strategy == kept.strategy
+        || (kept.strategy == Strategy::Full && analysis.strategy == Strategy::Keyed);
+    if !same {
         return Err(Error::unsupported(
             format!(
                 "materialized view \"{}\" would have to be kept in another way",

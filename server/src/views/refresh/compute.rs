@@ -1,6 +1,5 @@
 //! The rows of a run, in stored columns.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array};
@@ -10,7 +9,7 @@ use catalog::Strategy;
 use datafusion::common::stats::Precision;
 use datafusion::common::{Column, ColumnStatistics, ScalarValue};
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
@@ -32,8 +31,6 @@ use crate::views::source::{Range, cut, positioned};
 use crate::views::split::conform;
 use crate::views::state::{HI, LO, Layout};
 
-/// Bytes of files that are written again at once for results that are dropped.
-const DROPPED_BYTES: u64 = 128 << 20;
 /// Bytes that one run may hold before it is written.
 const RUN_BYTES: usize = 1 << 30;
 
@@ -50,25 +47,32 @@ pub(super) async fn run(
     let (lo, hi) = (Lsn(range.after.0 + 1), range.upto.unwrap_or(range.after));
     let aged = match in_time {
         None => None,
-        Some((column, at)) => Aged::of(kept.strategy, &plan, column)?.map(|aged| (aged, column, at)),
+        Some((column, at)) => {
+            Aged::of(kept.strategy, &plan, column)?.map(|aged| (aged, column, at))
+        }
     };
     let shown = shown(planned, kept, state);
     let (plan, late) = match (&parts, aged) {
         (Parts::Full, _) => (plan, None),
+        (Parts::Keyed(core), _) => (core.whole(range)?, None),
         (Parts::Append, None) => (positioned(&plan, range)?, None),
         (Parts::Core(core), None) => (maintain::run(core, range, shown)?, None),
         (Parts::Append, Some((aged, column, at))) => {
             let rows = positioned(&plan, range)?;
             let time = Expr::Column(Column::from(plan.schema().qualified_field(column)));
             let stays = aged.stays(time, at)?;
-            let late = LogicalPlanBuilder::from(rows.clone()).filter(stays.clone().is_not_true())?;
+            let late =
+                LogicalPlanBuilder::from(rows.clone()).filter(stays.clone().is_not_true())?;
             let rows = LogicalPlanBuilder::from(rows).filter(stays)?.build()?;
             (rows, Some(late.build()?))
         }
         (Parts::Core(core), Some((aged, _, at))) => {
             let late = aged.of_rows(core, at, true)?.rows_mut().cloned();
             let core = aged.of_rows(core, at, false)?;
-            (maintain::run(&core, range, shown)?, late.map(|l| cut(l, range)).transpose()?)
+            (
+                maintain::run(&core, range, shown)?,
+                late.map(|l| cut(l, range)).transpose()?,
+            )
         }
     };
     let late = match late {
@@ -80,7 +84,7 @@ pub(super) async fn run(
 }
 
 /// The number of rows a plan gives.
-async fn count(session: &SessionState, rows: LogicalPlan) -> Result<i64> {
+pub(super) async fn count(session: &SessionState, rows: LogicalPlan) -> Result<i64> {
     let plan = session.create_physical_plan(&floor::counted(rows)?).await?;
     let mut stream = execute_stream(plan, session.task_ctx())?;
     let mut counted = 0;
@@ -92,132 +96,14 @@ async fn count(session: &SessionState, rows: LogicalPlan) -> Result<i64> {
     Ok(counted)
 }
 
-/// What is left of files when results are dropped.
-#[derive(Debug, Default)]
-pub(super) struct Left {
-    /// The files.
-    pub(super) replaces: BTreeSet<String>,
-    /// What comes in their place.
-    pub(super) batches: Vec<RecordBatch>,
-    /// How many rows less that is.
-    pub(super) gone: usize,
-}
-
-/// A state without what lies below a floor, when some of it is overdue: files that have nothing else go
-/// as they are.
-pub(super) async fn expire(
-    planned: &Planned,
-    kept: &Kept,
-    state: &ViewHead,
-    (column, at, overdue): (usize, i64, i64),
-) -> Result<Left> {
-    let (plan, parts, layout) = understood(planned, kept, state)?;
-    let Some(aged) = Aged::of(kept.strategy, &plan, column)? else {
-        return Ok(Left::default());
-    };
-    let files = &state.state.files;
-    let mut old = Vec::new();
-    // states of one session may lie in any of the files
-    let together = matches!(&parts, Parts::Core(core) if matches!(**core, Core::Session(_)));
-    match together {
-        true => {
-            let all = Some(files.to_vec());
-            if !files.is_empty() && below(planned, kept, state, files, &aged, overdue).await? > 0 {
-                old.extend(all);
-            }
-        }
-        false => {
-            let mut bytes = 0;
-            for file in files.iter() {
-                let one = [file.clone()];
-                if bytes < DROPPED_BYTES
-                    && below(planned, kept, state, &one, &aged, overdue).await? > 0
-                {
-                    bytes += file.size;
-                    old.push(one.to_vec());
-                }
-            }
-        }
-    }
-    let mut left = Left::default();
-    for files in old {
-        let some = of_files(state, &files);
-        let rows = some.rows().unwrap_or(0);
-        let plan = match &parts {
-            Parts::Full => continue,
-            Parts::Append => {
-                let rows = read::stored_rows(kept.oid, &some)?;
-                let stays = aged.stays(stored_time(&plan, &layout, column), at)?;
-                LogicalPlanBuilder::from(rows).filter(stays)?.build()?
-            }
-            Parts::Core(core) => {
-                let folded = folded(planned, kept, state, core, &layout, &some)?;
-                let stays = aged.states_stay(core, at)?;
-                LogicalPlanBuilder::from(folded).filter(stays)?.build()?
-            }
-        };
-        let range = range(&files, &some, state.durable);
-        let kept = computed(&planned.session, &plan, &layout, range).await?;
-        let stay: usize = kept.iter().map(RecordBatch::num_rows).sum();
-        left.gone += rows.saturating_sub(stay);
-        left.batches.extend(kept);
-        left.replaces.extend(files.into_iter().map(|f| f.path));
-    }
-    Ok(left)
-}
-
-/// How many stored rows of some files lie below a floor. Of sessions it counts those that may be a part
-/// of one that does not.
-async fn below(
-    planned: &Planned,
-    kept: &Kept,
-    state: &ViewHead,
-    files: &[LakeFile],
-    aged: &Aged,
-    floor: i64,
-) -> Result<i64> {
-    let (plan, parts, layout) = understood(planned, kept, state)?;
-    let some = of_files(state, files);
-    let (rows, stays) = match &parts {
-        Parts::Full => return Ok(0),
-        Parts::Append => {
-            let Some(column) = kept.ages_by else {
-                return Ok(0);
-            };
-            let rows = read::stored_rows(kept.oid, &some)?;
-            (rows, aged.stays(stored_time(&plan, &layout, column), floor)?)
-        }
-        Parts::Core(core) => {
-            let stored = read::stored(kept.oid, &layout, &some)?.ok_or_else(|| misfit(planned))?;
-            let rows = restored(stored, &layout, &*maintain::restored_schema(core)?)?;
-            (rows, aged.states_stay(core, floor)?)
-        }
-    };
-    let rows = LogicalPlanBuilder::from(rows)
-        .filter(stays.is_not_true())?
-        .build()?;
-    count(&planned.session, rows).await
-}
-
-/// The time of an APPEND view's stored rows.
-fn stored_time(plan: &LogicalPlan, layout: &Layout, column: usize) -> Expr {
-    let stored = layout.stored();
-    // the position stands in front
-    let time = Expr::Column(Column::new_unqualified(stored.field(column + 1).name()));
-    Expr::Cast(Cast::new(
-        Box::new(time),
-        plan.schema().field(column).data_type().clone(),
-    ))
-}
-
-fn of_files(state: &ViewHead, files: &[LakeFile]) -> Arc<LakeSnapshot> {
+pub(super) fn of_files(state: &ViewHead, files: &[LakeFile]) -> Arc<LakeSnapshot> {
     Arc::new(LakeSnapshot {
         files: files.into(),
         ..LakeSnapshot::clone(&state.state)
     })
 }
 
-fn folded(
+pub(super) fn folded(
     planned: &Planned,
     kept: &Kept,
     state: &ViewHead,
@@ -242,7 +128,7 @@ pub(super) async fn fold(
     let some = of_files(state, files);
     let plan = match parts {
         // rows stay as they are, in fewer files
-        Parts::Append | Parts::Full => read::stored_rows(kept.oid, &some)?,
+        Parts::Append | Parts::Full | Parts::Keyed(_) => read::stored_rows(kept.oid, &some)?,
         Parts::Core(core) => folded(planned, kept, state, &core, &layout, &some)?,
     };
     let range = range(files, &some, state.durable);
@@ -250,7 +136,7 @@ pub(super) async fn fold(
 }
 
 /// The positions that files cover, by their statistics.
-fn range(files: &[LakeFile], state: &LakeSnapshot, durable: Lsn) -> (Lsn, Lsn) {
+pub(super) fn range(files: &[LakeFile], state: &LakeSnapshot, durable: Lsn) -> (Lsn, Lsn) {
     let bounds = |name: &str, pick: fn(&ColumnStatistics) -> &Precision<ScalarValue>| {
         let at = state.schema.index_of(name).ok();
         let known = files.iter().filter_map(move |file| {
@@ -268,7 +154,7 @@ fn range(files: &[LakeFile], state: &LakeSnapshot, durable: Lsn) -> (Lsn, Lsn) {
 }
 
 /// The query and what is kept of it. The layout is checked before anything is written to it.
-fn understood(
+pub(super) fn understood(
     planned: &Planned,
     kept: &Kept,
     state: &ViewHead,
@@ -284,7 +170,7 @@ fn understood(
     }
 }
 
-fn misfit(planned: &Planned) -> Error {
+pub(super) fn misfit(planned: &Planned) -> Error {
     Error::refused(
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!(
@@ -303,7 +189,7 @@ fn shown(planned: &Planned, kept: &Kept, state: &ViewHead) -> Shown {
     }
 }
 
-async fn computed(
+pub(super) async fn computed(
     session: &SessionState,
     plan: &LogicalPlan,
     layout: &Layout,
@@ -323,12 +209,7 @@ async fn computed(
     while let Some(batch) = stream.next().await {
         let batch = batch?;
         bytes += batch.get_array_memory_size();
-        if bytes > RUN_BYTES {
-            return Err(Error::refused(
-                SqlState::PROGRAM_LIMIT_EXCEEDED,
-                format!("one run of the view's state is greater than {RUN_BYTES} bytes"),
-            ));
-        }
+        too_great(bytes)?;
         batches.push(match layout {
             Layout::Append(_) | Layout::Rows(_) => {
                 RecordBatch::try_new(Arc::clone(&stored), batch.columns().to_vec())?
@@ -343,6 +224,17 @@ async fn computed(
         });
     }
     Ok(batches)
+}
+
+/// Refuses a run of so many bytes.
+pub(super) fn too_great(bytes: usize) -> Result<()> {
+    match bytes > RUN_BYTES {
+        false => Ok(()),
+        true => Err(Error::refused(
+            SqlState::PROGRAM_LIMIT_EXCEEDED,
+            format!("one run of the view's state is greater than {RUN_BYTES} bytes"),
+        )),
+    }
 }
 
 /// The rows in one stream, in their order where they have one.

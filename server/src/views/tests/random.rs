@@ -257,6 +257,51 @@ fn anew(random: &mut StdRng) -> String {
     )
 }
 
+const HELD: &[&str] = &[
+    "median(i)",
+    "count(DISTINCT i)",
+    "count(DISTINCT k)",
+    "string_agg(k, ',' ORDER BY k)",
+    "array_agg(i ORDER BY i)",
+    "percentile_cont(0.5) WITHIN GROUP (ORDER BY i)",
+    "window_funnel(INTERVAL '1 hour', ts, b, i > 20)",
+    "sum(DISTINCT i)",
+    "array_agg(d ORDER BY d DESC NULLS LAST) FILTER (WHERE b)",
+];
+
+const WINDOWS: &[&str] = &[
+    "rank() OVER (PARTITION BY {p} ORDER BY i)",
+    "lag(i) OVER (PARTITION BY {p} ORDER BY i, ts, v, d, b, f, k)",
+    "sum(i) OVER (PARTITION BY {p} ORDER BY i)",
+    "count(*) OVER (PARTITION BY {p})",
+    "max(ts) OVER (PARTITION BY {p} ORDER BY i RANGE BETWEEN 5 PRECEDING AND CURRENT ROW)",
+    "dense_rank() OVER (PARTITION BY b, {p} ORDER BY ts DESC)",
+    "session_id(ts, INTERVAL '10 minutes') OVER (PARTITION BY {p} ORDER BY ts)",
+    "first_value(i) OVER (PARTITION BY {p} ORDER BY i DESC)",
+];
+
+const BY: &[&str] = &["k", "i", "k, b", "i % 5", "upper(k)", "d", "ts", "k, i"];
+
+fn keyed(random: &mut StdRng) -> String {
+    let filtered = filtered(random);
+    let by = pick(random, BY);
+    if random.random_bool(0.5) {
+        let calls = named(&some(random, HELD, 3), "a");
+        let keys: Vec<String> = by.split(", ").map(str::to_owned).collect();
+        let having = pick(random, &["", "", " HAVING count(*) > 1"]);
+        let keyed = named(&keys, "g");
+        return format!("SELECT {keyed}, {calls} FROM t{filtered} GROUP BY {by}{having}");
+    }
+    let windows = named(&some(random, WINDOWS, 2), "w").replace("{p}", &by);
+    let rows = format!("SELECT k, i, b, d, ts, {windows} FROM t{filtered}");
+    match random.random_range(0..4) {
+        0 => format!("SELECT k, i, w0 FROM ({rows}) AS q WHERE w0 IS NOT NULL"),
+        1 => format!("SELECT q.k, count(w0) AS n, max(i) AS m FROM ({rows}) AS q GROUP BY q.k"),
+        2 => format!("SELECT q.k, q.w0, d.region FROM ({rows}) AS q JOIN d ON q.k = d.k"),
+        _ => rows,
+    }
+}
+
 fn hops(random: &mut StdRng) -> String {
     let window = pick(
         random,
@@ -271,8 +316,9 @@ fn hops(random: &mut StdRng) -> String {
 }
 
 fn query(random: &mut StdRng) -> String {
-    match random.random_range(0..17) {
+    match random.random_range(0..21) {
         16 => hops(random),
+        17.. => keyed(random),
         0..4 => aggregation(random),
         4..6 => distinct(random),
         6..9 => sessions(random),
