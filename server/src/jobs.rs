@@ -13,6 +13,7 @@
 //! | `curve`, `cluster` | the order of `ZORDER BY` |
 //! | [`retention`], `clock` | rows that are too old |
 //! | [`vacuum`], `log` | files nobody needs; checkpoints and cleaning of logs |
+//! | [`publish`] | results of views, for readers outside |
 //! | `rows` | reading stored rows to write them again |
 
 pub(crate) mod clock;
@@ -21,6 +22,7 @@ pub mod compact;
 mod curve;
 mod log;
 pub mod plan;
+pub mod publish;
 pub mod registry;
 pub mod retention;
 mod rows;

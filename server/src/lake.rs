@@ -27,7 +27,7 @@ mod tests;
 pub use bloom::keep_bloom_filters;
 pub use checkpoint::{CHECKPOINT_INTERVAL, checkpoint, clean_log, last_checkpoint};
 pub use compute::Compute;
-pub use create::{create, create_with, delete};
+pub use create::{create, create_with, delete, storable};
 pub use history::{CommitRecord, history};
 pub use open::{At, open};
 pub use read::read_columns;

@@ -39,6 +39,7 @@ pub mod letters;
 pub mod line;
 pub mod lock;
 pub mod position;
+mod publish;
 mod record;
 mod recovery;
 mod segment;
@@ -77,6 +78,7 @@ pub use exchange::{Exchange, Guard, Reason, Staged};
 use head::{DbHead, Lsn, TableHead, ViewHead};
 pub use lock::DirLock;
 use position::Positions;
+pub use publish::published_at;
 pub use tail::stored_schema;
 use wal::Request;
 
@@ -399,6 +401,14 @@ impl Stream {
     /// Where Parquet is encoded and logs are read in one piece.
     pub fn compute(&self) -> &Compute {
         &self.core.compute
+    }
+
+    /// Puts rows in the place of a view's published result, in one commit; its version.
+    pub async fn publish<S>(&self, view: Oid, root: Url, schema: SchemaRef, rows: S) -> Result<i64>
+    where
+        S: Batches<Item = Result<RecordBatch>> + Send + 'static,
+    {
+        publish::publish(&self.core, view, root, schema, rows).await
     }
 
     /// Makes a view's state table and takes it in, empty, good for position `durable`.

@@ -78,6 +78,11 @@ async fn set_up(server: &Spawned) {
          sum(seq) AS total, max(seq) AS highest FROM acked GROUP BY producer",
     )
     .await;
+    pg.run(
+        "CREATE MATERIALIZED VIEW seen WITH (published = '100 ms') AS SELECT producer, count(*) AS n FROM acked \
+         GROUP BY producer",
+    )
+    .await;
     // rows whose retention is over when they come: only views keep them
     pg.run(
         "CREATE STREAMING TABLE fleeting (producer TEXT NOT NULL, seq BIGINT NOT NULL, \

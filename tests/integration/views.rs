@@ -2,11 +2,17 @@
 //! flushed, refreshed or restarted in between.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use tests::{PgSession, TestServer};
+use tests::{PgSession, TestServer, delta, wait};
+
+/// How long anything may take.
+const LIMIT: Duration = Duration::from_secs(20);
 
 const VIEWS: &[(&str, &str)] = &[
     (
@@ -220,6 +226,66 @@ async fn a_floor_survives_a_restart() {
     );
     pg.run("REFRESH MATERIALIZED VIEW hourly FULL").await;
     assert_eq!(pg.count(total).await, 5);
+    drop(pg);
+    server.stop().await;
+}
+
+/// What readers outside see of a published view: its result and nothing else, the newest soon.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_published_result_is_a_plain_table() {
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    pg.run("CREATE STREAMING TABLE s (k TEXT, v BIGINT, ts TIMESTAMPTZ) WITH (flush_interval = '1 hour')")
+        .await;
+    pg.run("INSERT INTO s VALUES ('a', 1, '2026-01-01'), ('a', 2, NULL), (NULL, 3, '2026-01-02')")
+        .await;
+    pg.run(
+        "CREATE MATERIALIZED VIEW totals WITH (published = '100 ms') AS \
+         SELECT k, sum(v) AS total, max(ts) AS last, count(*) AS n FROM s GROUP BY k",
+    )
+    .await;
+    let location =
+        "SELECT published_location FROM weir.materialized_views WHERE view_name = 'totals'";
+    let location = pg.rows(location).await.unwrap()[0][0].clone().unwrap();
+    let path = url::Url::parse(&location).unwrap().to_file_path().unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    for (step, expected) in [(0, 6), (1, 16), (2, 6)] {
+        match step {
+            0 => {}
+            1 => pg.run("INSERT INTO s VALUES ('b', 10, NULL)").await,
+            // a view that fails changes is not in the way of the table
+            _ => {
+                pg.run("ALTER MATERIALIZED VIEW totals SET (on_source_change = 'recompute')")
+                    .await;
+                pg.run("DELETE FROM s WHERE k = 'b'").await;
+            }
+        }
+        wait::until("published", LIMIT, || async {
+            if !std::path::Path::new(&path).join("_delta_log").exists() {
+                return None;
+            }
+            let batches = delta::query(&path, "SELECT CAST(sum(total) AS BIGINT) FROM t").await;
+            let total = batches[0].column(0).as_primitive::<Int64Type>().value(0);
+            (total == expected).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(delta::columns(&path).await, ["k", "total", "last", "n"]);
+    // nothing is new: nothing is written
+    let versions = || {
+        std::fs::read_dir(format!("{path}/_delta_log"))
+            .unwrap()
+            .count()
+    };
+    let before = versions();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(versions(), before);
+    let refused = pg
+        .rows("CREATE MATERIALIZED VIEW v WITH (published = '1 minute') AS SELECT ts - ts AS d FROM s")
+        .await;
+    assert_eq!(refused.unwrap_err().state, "0A000");
+    pg.run("DROP MATERIALIZED VIEW totals").await;
+    assert!(!std::path::Path::new(&path).exists());
     drop(pg);
     server.stop().await;
 }

@@ -18,7 +18,7 @@ use crate::engine::open::location;
 use crate::engine::scope::{Scope, bound};
 use crate::error::{Error, Result};
 use crate::governance::privileges;
-use crate::jobs::retention;
+use crate::jobs::{publish, retention};
 use crate::stream::ViewSpec;
 use crate::views::{self, Kept, Options};
 
@@ -51,6 +51,9 @@ pub(super) async fn execute(run: &Run, s: &CreateMaterializedView) -> Result<Out
     view.depends_on = relations::named_relations(&run.scope, &query)?;
     check_children(&run.scope, &view)?;
     view.options = s.options.clone();
+    if options.published.is_some() {
+        publish::columns(&view)?;
+    }
     view.materialized = Some(MaterializedView {
         strategy: analysis.strategy,
         codes: analysis.codes.clone(),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::Column;
 use datafusion::datasource::provider_as_source;
+use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, SortExpr};
-use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{Stream, StreamExt, stream};
 
 use super::registry::{Handle, canceled};
@@ -78,6 +79,17 @@ pub(super) async fn read(
     }
     let physical = state.create_physical_plan(&plan.build()?).await?;
     let context = state.task_ctx();
+    Ok(streamed(engine, physical, context, job, wanted.uncounted))
+}
+
+/// The rows of a plan, run on the query threads. They end with an error when the job is to stop.
+pub(super) fn streamed(
+    engine: &Arc<Engine>,
+    physical: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    job: &Handle,
+    uncounted: bool,
+) -> impl Stream<Item = Result<RecordBatch>> + Send + Unpin + 'static {
     let mut apart = RecordBatchReceiverStream::builder(physical.schema(), AHEAD);
     let sender = apart.tx();
     let work = async move {
@@ -91,7 +103,7 @@ pub(super) async fn read(
     };
     apart.spawn_on(work, engine.query_threads());
     let stop = job.stop().clone();
-    let count = (!wanted.uncounted).then(|| job.row_counter());
+    let count = (!uncounted).then(|| job.row_counter());
     let rows = stream::unfold(Some((apart.build(), stop)), move |open| async move {
         let (mut rows, stop) = open?;
         tokio::select! {
@@ -103,9 +115,9 @@ pub(super) async fn read(
             },
         }
     });
-    Ok(Box::pin(rows.inspect(move |batch| {
+    Box::pin(rows.inspect(move |batch| {
         if let (Ok(batch), Some(count)) = (batch, &count) {
             count(batch.num_rows());
         }
-    })))
+    }))
 }

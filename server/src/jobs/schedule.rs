@@ -8,7 +8,7 @@ use std::time::Duration;
 use catalog::Oid;
 use tokio_util::sync::CancellationToken;
 
-use super::{compact, log, retention, vacuum};
+use super::{compact, log, publish, retention, vacuum};
 use crate::engine::Engine;
 use crate::engine::activity::now_micros;
 use crate::error::{Error, Result, SqlState};
@@ -17,6 +17,9 @@ use crate::tasks::{self, AbortOnDrop};
 
 /// Work that is due seldom is not put off by restarts for longer than this.
 const FIRST_LOOK: Duration = Duration::from_secs(10 * 60);
+
+/// Time between two looks for results that are to be published.
+const PUBLISH_LOOK: Duration = Duration::from_millis(250);
 
 /// Starts what the configuration asks for.
 pub fn start(engine: &Arc<Engine>) -> Vec<AbortOnDrop<()>> {
@@ -87,6 +90,21 @@ pub fn start(engine: &Arc<Engine>) -> Vec<AbortOnDrop<()>> {
             let views: Vec<Oid> = engine.stream.head().views.keys().copied().collect();
             for oid in views {
                 report("retention", oid, retention::of_view(&engine, oid).await);
+            }
+        }
+    }));
+    tasks.extend(every(engine, "publishing", Some(PUBLISH_LOOK), {
+        let last = Arc::new(tokio::sync::Mutex::new(HashMap::new()));
+        move |engine: Arc<Engine>| {
+            let last = Arc::clone(&last);
+            async move {
+                let mut last = last.lock().await;
+                let views: Vec<Oid> = engine.stream.head().views.keys().copied().collect();
+                last.retain(|oid, _| views.contains(oid));
+                for oid in views {
+                    let known = last.entry(oid).or_default();
+                    report("publish", oid, publish::publish(&engine, oid, known).await);
+                }
             }
         }
     }));

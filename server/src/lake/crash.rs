@@ -32,6 +32,8 @@ pub const CRASH_POINTS: &[&str] = &[
     "state-before-parquet",
     "state-after-data-fsync-before-commit",
     "state-after-commit-before-publish",
+    "publish-before-commit",
+    "publish-after-commit",
     "compact-after-data-fsync-before-commit",
     "compact-after-commit-before-publish",
     "expire-after-data-fsync-before-commit",

@@ -22,6 +22,15 @@ pub async fn create(root: &Url, schema: &Schema, partition_by: &[String]) -> Res
     create_with(root, schema, partition_by, &[]).await
 }
 
+/// Refuses columns that no table can have.
+///
+/// # Errors
+/// 0A000 naming the column.
+pub fn storable(schema: &Schema) -> Result<()> {
+    let mut fields = schema.fields().iter();
+    fields.try_for_each(|field| check_type(field.name(), field.data_type()))
+}
+
 /// [`create`] of a table whose data files keep Bloom filters of these columns.
 ///
 /// # Errors
@@ -32,9 +41,7 @@ pub async fn create_with(
     partition_by: &[String],
     bloom_filters: &[String],
 ) -> Result<LakeSnapshot> {
-    for field in schema.fields() {
-        check_type(field.name(), field.data_type())?;
-    }
+    storable(schema)?;
     let columns = schema
         .fields()
         .iter()

@@ -10,7 +10,8 @@ use crate::error::{Error, Result, SqlState};
 
 /// The options there are, for messages.
 pub const OPTIONS: &str = "the options are refresh = 'auto', 'incremental', 'strict' or 'full', \
-    on_source_change = 'fail', 'ignore' or 'recompute', schedule = '1 minute', and retention = '30 days'";
+    on_source_change = 'fail', 'ignore' or 'recompute', schedule = '1 minute', retention = '30 days', and \
+    published = '1 minute'";
 
 /// `refresh`: which strategies are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +49,8 @@ pub struct Options {
     pub schedule: Option<Duration>,
     /// `retention`: results older than this are dropped.
     pub retention: Option<Duration>,
+    /// `published`: the result is written for readers outside this often, when it is another one.
+    pub published: Option<Duration>,
 }
 
 impl Options {
@@ -79,6 +82,7 @@ impl Options {
                 }
                 "schedule" => options.schedule = length(&folded)?,
                 "retention" => options.retention = length(&folded)?,
+                "published" => options.published = length(&folded)?,
                 _ => return Err(invalid(format!("unrecognized option \"{key}\""))),
             }
         }

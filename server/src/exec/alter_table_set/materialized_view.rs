@@ -13,6 +13,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::exec::create_materialized_view::ages_by;
 use crate::exec::{Outcome, Run};
 use crate::governance::privileges;
+use crate::jobs::publish;
 use crate::views::{self, Kept, OnSourceChange, Options};
 
 /// Runs the statement.
@@ -34,6 +35,9 @@ pub(super) async fn execute(
     let mut altered = found.clone();
     altered.options.extend(options.clone());
     let wanted = Options::parse(&altered.options)?;
+    if wanted.published.is_some() {
+        publish::columns(&altered)?;
+    }
     let Some(kept) = Kept::of(found)? else {
         return Err(relations::wrong_kind(found, "a materialized view"));
     };

@@ -1,7 +1,9 @@
 //! `weir.materialized_views`: how each materialized view is kept and how far its state is.
 
 use super::{object_name, word};
+use crate::engine::open::location;
 use crate::error::Result;
+use crate::stream::published_at;
 use crate::system::SystemContext;
 use crate::system::frame::Frame;
 use crate::views::explain::state_bytes;
@@ -41,6 +43,19 @@ pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
             ("state_format", view.state_format.into()),
             ("definition", relation.query.clone().into()),
             ("location", relation.location.clone().into()),
+            (
+                "published",
+                relation.options.get("published").cloned().into(),
+            ),
+            (
+                "published_location",
+                kept.options
+                    .published
+                    .and_then(|_| location(relation).ok())
+                    .and_then(|root| published_at(&root).ok())
+                    .map(|at| at.to_string())
+                    .into(),
+            ),
             ("durable_lsn", head.map(|h| h.durable.0).into()),
             ("lag", head.map(|_| lag(&kept, &cx.head)).into()),
             ("last_refresh_at", head.and_then(|h| h.refreshed_at).into()),
