@@ -8,6 +8,7 @@ mod alter_model;
 mod alter_streaming_table;
 mod alter_table_set;
 mod cancel_job;
+mod create_external_table;
 mod create_materialized_view;
 mod create_model;
 mod create_secret;
@@ -42,6 +43,7 @@ pub use alter_model::AlterModel;
 pub use alter_streaming_table::{AlterStreamingTable, SourceAction};
 pub use alter_table_set::AlterTableSet;
 pub use cancel_job::CancelJob;
+pub use create_external_table::CreateExternalTable;
 pub use create_materialized_view::CreateMaterializedView;
 pub use create_model::CreateModel;
 pub use create_secret::CreateSecret;
@@ -79,6 +81,8 @@ pub struct Statement {
 pub enum Kind {
     /// `CREATE [STREAMING] TABLE`
     CreateTable(Box<CreateTable>),
+    /// `CREATE EXTERNAL TABLE`
+    CreateExternalTable(Box<CreateExternalTable>),
     /// `CREATE [OR REPLACE] MATERIALIZED VIEW`
     CreateMaterializedView(Box<CreateMaterializedView>),
     /// `REFRESH MATERIALIZED VIEW`
@@ -199,6 +203,8 @@ fn parse_kind(
     let source = words::Source::new(sql, range.end);
     Ok(if CreateTable::starts(p) {
         Kind::CreateTable(Box::new(CreateTable::parse(p)?))
+    } else if CreateExternalTable::starts(p) {
+        Kind::CreateExternalTable(Box::new(CreateExternalTable::parse(p)?))
     } else if CreateMaterializedView::starts(p) {
         Kind::CreateMaterializedView(Box::new(CreateMaterializedView::parse(p, &source)?))
     } else if RefreshMaterializedView::starts(p) {
@@ -252,7 +258,8 @@ impl Statement {
             Kind::CreateMaterializedView(s) => Some(&mut s.query),
             Kind::ExplainMaterializedView(s) => s.create.as_mut().map(|c| c.query.as_mut()),
             Kind::CreateModel(s) => Some(&mut s.query),
-            Kind::RefreshMaterializedView(_)
+            Kind::CreateExternalTable(_)
+            | Kind::RefreshMaterializedView(_)
             | Kind::RetrainModel(_)
             | Kind::AlterModel(_)
             | Kind::CreateSecret(_)

@@ -21,6 +21,7 @@ pub mod activity;
 pub mod adopt;
 mod cooperate;
 mod expiry;
+pub mod external;
 pub mod keys;
 pub mod names;
 pub mod open;
@@ -78,6 +79,8 @@ pub struct Engine {
     pub keys: Arc<Keys>,
     /// Held by the one replay of dead letters that runs.
     pub replays: Arc<tokio::sync::Mutex<()>>,
+    /// What is known of tables whose files others own.
+    pub external: external::Known,
     base: SessionState,
     queries: QueryThreads,
     catalog: Arc<ArcSwap<Snapshot>>,

@@ -74,6 +74,8 @@ impl SqlState {
     pub const ADMIN_SHUTDOWN: Self = Self("57P01");
     pub const CANNOT_CONNECT_NOW: Self = Self("57P03");
     pub const IO_ERROR: Self = Self("58030");
+    /// `undefined_file`
+    pub const UNDEFINED_FILE: Self = Self("58P01");
     pub const CONNECTION_FAILURE: Self = Self("08006");
     pub const PROTOCOL_VIOLATION: Self = Self("08P01");
     pub const CONFIG_FILE_ERROR: Self = Self("F0000");

@@ -10,6 +10,7 @@ mod alter_table_set;
 mod cancel_job;
 mod comment;
 pub mod copy;
+mod create_external_table;
 mod create_materialized_view;
 mod create_model;
 mod create_role;
@@ -170,6 +171,7 @@ pub trait CopySink: Send {
 pub async fn execute(run: &Run) -> Result<Outcome> {
     match &run.statement.kind {
         Kind::CreateTable(s) => create_table::execute(run, s).await,
+        Kind::CreateExternalTable(s) => create_external_table::execute(run, s).await,
         Kind::CreateMaterializedView(s) => create_materialized_view::execute(run, s).await,
         Kind::RefreshMaterializedView(s) => refresh_materialized_view::execute(run, s).await,
         Kind::ExplainMaterializedView(s) => explain_materialized_view::execute(run, s).await,
@@ -316,6 +318,7 @@ pub async fn describe(run: &Run, hints: &[Option<DataType>]) -> Result<Descripti
         Kind::Optimize(_) => none(Some(optimize::schema())),
         Kind::Vacuum(s) => none(s.dry_run.then(vacuum::schema)),
         Kind::CreateTable(_)
+        | Kind::CreateExternalTable(_)
         | Kind::CreateMaterializedView(_)
         | Kind::RefreshMaterializedView(_)
         | Kind::CreateModel(_)
@@ -338,6 +341,7 @@ pub fn command(statement: &Statement) -> &'static str {
         Kind::CreateTable(s) if s.streaming => "CREATE STREAMING TABLE",
         Kind::CreateTable(s) if s.query.is_some() => "CREATE TABLE AS",
         Kind::CreateTable(_) => "CREATE TABLE",
+        Kind::CreateExternalTable(_) => "CREATE EXTERNAL TABLE",
         Kind::CreateMaterializedView(_) => "CREATE MATERIALIZED VIEW",
         Kind::RefreshMaterializedView(_) => "REFRESH MATERIALIZED VIEW",
         Kind::ExplainMaterializedView(_) => "EXPLAIN",
@@ -439,6 +443,7 @@ pub fn writes(statement: &Statement) -> bool {
         },
         Kind::ReplayDeadLetters(s) => !s.dry_run,
         Kind::CreateTable(_)
+        | Kind::CreateExternalTable(_)
         | Kind::CreateMaterializedView(_)
         | Kind::RefreshMaterializedView(_)
         | Kind::CreateModel(_)

@@ -1,5 +1,6 @@
 //! Bytes ↔ session calls: Postgres, Flight SQL, HTTP. Nothing here knows SQL or tables.
 
+pub mod admission;
 mod arrow_stream;
 pub mod backend;
 pub mod buffers;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, Result, SqlState};
+use crate::protocol::admission::Admission;
 use crate::protocol::backend::EngineBackend;
 use crate::protocol::buffers::Buffers;
 use crate::protocol::credentials::Credentials;
@@ -124,6 +125,9 @@ async fn serve(config: &Config, engine: &Arc<Engine>, tls: Option<Tls>) -> Resul
     };
     let credentials = Arc::new(Credentials::new(backend, config.token_lifetime));
     let buffers = Buffers::new(config.buffer_bytes);
+    let stream = Arc::clone(&engine.stream);
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    let admission = Admission::new(processors, move || stream.is_almost_full());
     let mut fronts = Tasks::new(CancellationToken::new());
     fronts.spawn("pg", |stop| {
         pg::serve(pg_listener, authenticator, options, stop)
@@ -134,7 +138,8 @@ async fn serve(config: &Config, engine: &Arc<Engine>, tls: Option<Tls>) -> Resul
     });
     fronts.spawn("http", |stop| {
         let credentials = Arc::clone(&credentials);
-        http::serve(http, credentials, &buffers, config, tls.as_ref(), stop)
+        let tls = tls.as_ref();
+        http::serve(http, credentials, admission, &buffers, config, tls, stop)
     });
     fronts.spawn("sources", |stop| sources::run(Arc::clone(engine), stop));
     addrs

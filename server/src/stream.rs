@@ -392,6 +392,11 @@ impl Stream {
         self.core.compute.run(anchor::anchor(core, owned)).await
     }
 
+    /// There is hardly any room left in memory for rows that are not stored yet.
+    pub fn is_almost_full(&self) -> bool {
+        self.core.is_almost_full()
+    }
+
     /// True while the storage of some table does not take its rows: it may be full, and what makes
     /// files without need would take the room that the rows wait for.
     pub fn cannot_flush(&self) -> bool {

@@ -282,6 +282,7 @@ impl SystemContext {
 fn relkind(kind: RelationKind) -> &'static str {
     match kind {
         RelationKind::Table | RelationKind::StreamingTable => "r",
+        RelationKind::ExternalTable => "f",
         RelationKind::View => "v",
         RelationKind::MaterializedView => "m",
     }

@@ -22,6 +22,7 @@ mod dead_letters;
 mod dedup;
 mod demo_figures;
 mod evolution;
+mod external;
 mod flight;
 mod garbage;
 mod idempotency;

@@ -1,4 +1,4 @@
-//! Relations: tables, streaming tables, views and materialized views.
+//! Relations: tables, streaming tables, external tables, views and materialized views.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,8 @@ pub enum RelationKind {
     Table,
     /// A Delta table fed through the log.
     StreamingTable,
+    /// Files that others own.
+    ExternalTable,
     /// A stored query.
     View,
     /// A stored query with kept state.

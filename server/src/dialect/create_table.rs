@@ -106,7 +106,7 @@ impl CreateTable {
     }
 }
 
-fn parse_columns(
+pub(super) fn parse_columns(
     p: &mut Parser<'_>,
 ) -> Result<(Vec<ColumnDef>, Vec<TableConstraint>), ParserError> {
     if p.peek_token_ref().token == Token::LParen {

@@ -24,7 +24,6 @@ const LATER: &[(&[&str], &str)] = &[
         &["CREATE", "MASKING"],
         "grant SELECT on a view that masks the column",
     ),
-    (&["CREATE", "EXTERNAL"], "use COPY … FROM STDIN"),
     (&["CREATE", "UNLOGGED"], "use CREATE TABLE"),
     (
         &["ALTER", "STREAMING", "TABLE"],

@@ -162,6 +162,10 @@ async fn relation_provider(
                 Some(version) => at_version(scope, relation, &version).await,
             }
         }
+        RelationKind::ExternalTable => {
+            let version = version.or_else(|| scope.caller.as_of.clone());
+            scope.external(relation, version.as_ref()).await
+        }
         RelationKind::View | RelationKind::MaterializedView => {
             let stored = relation.kind == RelationKind::MaterializedView;
             if version.is_some() || (stored && scope.caller.as_of.is_some()) {
@@ -203,11 +207,7 @@ async fn at_version(
     let Some(head) = scope.head.tables.get(&relation.oid) else {
         return Err(Error::undefined_table(&relation.name));
     };
-    let at = match version {
-        TableVersion::Version(n) => lake::At::Version(*n),
-        TableVersion::Timestamp(text) => lake::At::Timestamp(parse_time(text)?),
-    };
-    let snapshot = lake::open(&head.lake.root, at).await?;
+    let snapshot = lake::open(&head.lake.root, moment(version)?).await?;
     // of today's columns, what there was of them
     let fields: Vec<_> = scope
         .columns_of(relation)
@@ -222,6 +222,14 @@ async fn at_version(
         Arc::new(snapshot),
         Arc::new(Schema::new(fields)),
     )))
+}
+
+/// The state of a table that a version means.
+pub(super) fn moment(version: &TableVersion) -> Result<lake::At> {
+    Ok(match version {
+        TableVersion::Version(n) => lake::At::Version(*n),
+        TableVersion::Timestamp(text) => lake::At::Timestamp(parse_time(text)?),
+    })
 }
 
 /// A timestamp as text, in UTC when it names no zone, in microseconds since the Unix epoch.

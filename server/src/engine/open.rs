@@ -80,6 +80,7 @@ impl Engine {
             stop,
             keys: Arc::new(keys),
             replays: Arc::default(),
+            external: super::external::Known::default(),
             catalog: Arc::new(ArcSwap::new(snapshot)),
             ddl: tokio::sync::Mutex::new(()),
             background: Mutex::default(),

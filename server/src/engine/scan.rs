@@ -38,6 +38,8 @@ use crate::types::LSN;
 pub struct WeirTable {
     head: Arc<TableHead>,
     schema: SchemaRef,
+    /// It is not the table as it goes on from here.
+    past: bool,
 }
 
 impl WeirTable {
@@ -49,7 +51,11 @@ impl WeirTable {
         let visible = head.schema.fields().iter().cloned();
         let fields: Vec<FieldRef> = lsn.into_iter().chain(visible).collect();
         let schema = Arc::new(Schema::new(fields));
-        Self { head, schema }
+        Self {
+            head,
+            schema,
+            past: false,
+        }
     }
 
     /// The table as it was stored at one version: no tail, and not a stream to build on.
@@ -71,14 +77,17 @@ impl WeirTable {
             upkeep: Upkeep::default(),
             tail: Vec::new(),
         };
-        Self::new(Arc::new(head), false)
+        Self {
+            past: true,
+            ..Self::new(Arc::new(head), false)
+        }
     }
 
-    /// The table behind a scan in a logical plan, if it is one of ours.
+    /// The table behind a scan in a logical plan, if it is one of ours as it goes on.
     pub fn behind(source: &Arc<dyn TableSource>) -> Option<Self> {
         let provider = source_as_provider(source).ok()?;
         let provider: &dyn std::any::Any = provider.as_ref();
-        provider.downcast_ref::<Self>().cloned()
+        provider.downcast_ref::<Self>().filter(|t| !t.past).cloned()
     }
 
     /// What it reads.

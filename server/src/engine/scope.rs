@@ -77,6 +77,8 @@ pub struct Scope {
     /// How many views deep planning is.
     depth: usize,
     touched: Arc<Mutex<BTreeSet<Oid>>>,
+    /// External tables that the statement reads, as they were when it first named them.
+    external: Arc<tokio::sync::Mutex<HashMap<Oid, Arc<dyn TableProvider>>>>,
 }
 
 /// How often a cut is taken anew because the catalog changed while it was taken.
@@ -138,6 +140,7 @@ impl Scope {
             written: None,
             depth: 0,
             touched: Arc::default(),
+            external: Arc::default(),
         }
     }
 
@@ -170,6 +173,7 @@ impl Scope {
             written: None,
             depth: self.depth + 1,
             touched: Arc::clone(&self.touched),
+            external: Arc::clone(&self.external),
         })
     }
 
@@ -253,6 +257,7 @@ impl Scope {
             written: self.written,
             depth: self.depth,
             touched: Arc::clone(&self.touched),
+            external: Arc::clone(&self.external),
         }
     }
 
@@ -267,6 +272,26 @@ impl Scope {
             _ => true,
         };
         relation.columns.iter().filter(old)
+    }
+
+    /// An external table, the same however often the statement names it.
+    pub async fn external(
+        &self,
+        relation: &Relation,
+        version: Option<&TableVersion>,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let (known, state) = (&self.engine.external, &self.engine.base);
+        if let Some(version) = version {
+            let at = super::names::moment(version)?;
+            return known.provider(state, relation, Some(at)).await;
+        }
+        let mut read = self.external.lock().await;
+        if let Some(table) = read.get(&relation.oid) {
+            return Ok(Arc::clone(table));
+        }
+        let table = known.provider(state, relation, None).await?;
+        read.insert(relation.oid, Arc::clone(&table));
+        Ok(table)
     }
 
     /// Notes that the statement read or wrote a relation.

@@ -83,7 +83,7 @@ fn check_kind(object_type: &CommentObject, relation: &Relation) -> Result<()> {
         CommentObject::Table => {
             let table = matches!(
                 relation.kind,
-                RelationKind::Table | RelationKind::StreamingTable
+                RelationKind::Table | RelationKind::StreamingTable | RelationKind::ExternalTable
             );
             (table, "table")
         }

@@ -143,13 +143,17 @@ fn relation(
         return missing(s, SqlState::UNDEFINED_TABLE, kind, &written.join(".")).map(|()| None);
     };
     let fits = match found.kind {
-        RelationKind::Table | RelationKind::StreamingTable => s.kind == DropKind::Table,
+        RelationKind::Table | RelationKind::StreamingTable | RelationKind::ExternalTable => {
+            s.kind == DropKind::Table
+        }
         RelationKind::View => s.kind == DropKind::View,
         RelationKind::MaterializedView => s.kind == DropKind::MaterializedView,
     };
     if !fits {
         let right = match found.kind {
-            RelationKind::Table | RelationKind::StreamingTable => "TABLE",
+            RelationKind::Table | RelationKind::StreamingTable | RelationKind::ExternalTable => {
+                "TABLE"
+            }
             RelationKind::View => "VIEW",
             RelationKind::MaterializedView => "MATERIALIZED VIEW",
         };

@@ -48,6 +48,7 @@ pub fn target<'a>(scope: &'a Scope, schema: &str, table: &str) -> Result<&'a Rel
     };
     match relation.kind {
         RelationKind::Table | RelationKind::StreamingTable => Ok(relation),
+        RelationKind::ExternalTable => Err(relations::cannot_change(relation)),
         RelationKind::View | RelationKind::MaterializedView => Err(Error::refused(
             SqlState::WRONG_OBJECT_TYPE,
             format!("cannot change view \"{table}\""),

@@ -39,6 +39,7 @@ pub(super) fn kind_name(kind: RelationKind) -> &'static str {
     match kind {
         RelationKind::Table => "table",
         RelationKind::StreamingTable => "streaming table",
+        RelationKind::ExternalTable => "external table",
         RelationKind::View => "view",
         RelationKind::MaterializedView => "materialized view",
     }
@@ -82,6 +83,14 @@ pub(super) fn find_table<'a>(scope: &'a Scope, name: &ObjectName) -> Result<&'a 
     }
 }
 
+/// 0A000 for an external table.
+pub(super) fn cannot_change(relation: &Relation) -> Error {
+    Error::unsupported(
+        format!("external table \"{}\" cannot be changed", relation.name),
+        "copy its rows into a table with CREATE TABLE … AS, or drop it and create it again",
+    )
+}
+
 /// The materialized view a name means, and how it is kept.
 ///
 /// # Errors
@@ -97,12 +106,19 @@ pub(super) fn find_materialized<'a>(
     }
 }
 
-/// 42809: `"x" is not a table`.
+/// 42809: `"x" is not a table`; 0A000 for an external table, which is one that cannot be changed.
 pub(super) fn wrong_kind(relation: &Relation, wanted: &str) -> Error {
+    if relation.kind == RelationKind::ExternalTable && wanted.ends_with("table") {
+        return cannot_change(relation);
+    }
     let message = format!("\"{}\" is not {wanted}", relation.name);
     Error::refused(SqlState::WRONG_OBJECT_TYPE, message).with_hint(format!(
-        "\"{}\" is a {}",
+        "\"{}\" is {} {}",
         relation.name,
+        match relation.kind {
+            RelationKind::ExternalTable => "an",
+            _ => "a",
+        },
         kind_name(relation.kind)
     ))
 }
@@ -202,7 +218,15 @@ where
 /// Takes relations that the catalog has let go out of the log, and deletes their files. The statement
 /// has succeeded by then: what cannot be deleted is logged and stays as files nobody reads.
 pub(super) async fn delete_storage(engine: &Engine, relations: &[Relation]) {
-    for relation in relations.iter().filter(|r| r.location.is_some()) {
+    for relation in relations {
+        if relation.kind == RelationKind::ExternalTable {
+            // its files are not ours
+            engine.external.forget(relation.oid).await;
+            continue;
+        }
+        if relation.location.is_none() {
+            continue;
+        }
         let deleted = async {
             engine.stream.drop_table(relation.oid).await?;
             lake::delete(&location(relation)?).await

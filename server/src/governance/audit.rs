@@ -1,15 +1,17 @@
 //! The trace of every statement: collects rows, writes them to the catalog in order and in groups.
 //!
 //! A statement that changed something is acknowledged after its row is durable; a read is not held
-//! up by it, its row follows within the same group.
+//! up by it: rows of reads wait a moment for others, since each group costs a sync of the catalog.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use catalog::{AuditRow, Store};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Result};
 use crate::tasks;
@@ -18,6 +20,8 @@ use crate::tasks;
 const QUEUE: usize = 4096;
 /// Rows written in one catalog transaction.
 const GROUP: usize = 512;
+/// Rows that nobody waits for wait this long for more of them.
+const LINGER: Duration = Duration::from_millis(50);
 /// Statement texts are cut to this many characters.
 const MAX_TEXT: usize = 4096;
 
@@ -114,6 +118,14 @@ fn closing() -> AuditRow {
 async fn write(store: Arc<dyn Store>, mut entries: mpsc::Receiver<Entry>) {
     let mut group = Vec::with_capacity(GROUP);
     while entries.recv_many(&mut group, GROUP).await > 0 {
+        let until = Instant::now() + LINGER;
+        while group.len() < GROUP && group.iter().all(|(_, waiter)| waiter.is_none()) {
+            let room = GROUP - group.len();
+            match timeout_at(until, entries.recv_many(&mut group, room)).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
         let (rows, waiters): (Vec<_>, Vec<_>) = group.drain(..).unzip();
         let rows: Vec<AuditRow> = rows.into_iter().filter(|r| r.seq >= 0).collect();
         let written = rows.is_empty()

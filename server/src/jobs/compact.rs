@@ -226,8 +226,10 @@ async fn order(
     job: &Handle,
 ) -> Result<Vec<SortExpr>> {
     if wish.order.is_empty() {
-        // neighbours on the log stay neighbours: ranges of positions are found by statistics
-        let lsn = table.streaming.then(|| rows::column(LSN).sort(true, false));
+        // neighbours on the log stay neighbours: ranges of positions are found by statistics; files that
+        // follow each other need no sort, and so no memory
+        let sort = table.streaming && !bin.follows_the_log();
+        let lsn = sort.then(|| rows::column(LSN).sort(true, false));
         return Ok(lsn.into_iter().collect());
     }
     let wanted = Wanted {

@@ -31,6 +31,26 @@ impl Bin {
         let rows = |f: &LakeFile| f.statistics.num_rows.get_value().copied();
         self.files.iter().map(rows).sum()
     }
+
+    /// Every file begins after the position that the one before it ends with.
+    pub fn follows_the_log(&self) -> bool {
+        let mut before = None;
+        self.files.iter().all(|file| {
+            let Some((first, last)) = positions(file) else {
+                return false;
+            };
+            before.replace(last).is_none_or(|end| end < first)
+        })
+    }
+}
+
+/// The lowest and the highest position of a streaming table's file: bounds of its first stored column.
+fn positions(file: &LakeFile) -> Option<(i64, i64)> {
+    let lsn = file.statistics.column_statistics.first()?;
+    match (lsn.min_value.get_value()?, lsn.max_value.get_value()?) {
+        (ScalarValue::Int64(Some(first)), ScalarValue::Int64(Some(last))) => Some((*first, *last)),
+        _ => None,
+    }
 }
 
 /// Small files that are worth merging by themselves: `trigger` files of about one size. So a row is
@@ -176,6 +196,28 @@ mod tests {
             [["f0", "f1", "f2", "f3", "f4", "f5", "f6", "f7"]]
         );
         assert_eq!(bins[0].rows(), Some(80));
+    }
+
+    #[test]
+    fn files_follow_the_log_when_their_ranges_do() {
+        let ranged = |first: i64, last: Option<i64>| {
+            let mut file = file(first, 9_000, 1);
+            let mut known = Statistics::clone(&file.statistics);
+            known.column_statistics[0].max_value = match last {
+                Some(last) => Precision::Exact(ScalarValue::Int64(Some(last))),
+                None => Precision::Absent,
+            };
+            file.statistics = Arc::new(known);
+            file
+        };
+        let follows = |ranges: &[(i64, Option<i64>)]| {
+            let files = ranges.iter().map(|(a, b)| ranged(*a, *b)).collect();
+            Bin { files }.follows_the_log()
+        };
+        assert!(follows(&[(1, Some(5)), (6, Some(6)), (9, Some(20))]));
+        assert!(!follows(&[(1, Some(5)), (5, Some(6))]));
+        assert!(!follows(&[(6, Some(9)), (1, Some(5))]));
+        assert!(!follows(&[(1, Some(5)), (6, None)]));
     }
 
     #[test]

@@ -29,6 +29,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::problem::Problem;
+use super::admission::Admission;
 use super::buffers::Buffers;
 use super::credentials::{Caller, Credentials};
 use super::listen::Accept;
@@ -48,7 +49,9 @@ const STATEMENT_BYTES: usize = 64 << 20;
 #[derive(Clone)]
 struct Shared {
     credentials: Arc<Credentials>,
-    /// For rows,
+    /// Whose rows are worked on,
+    admission: Admission,
+    /// what rows may hold,
     buffers: Buffers,
     /// and for statements: those are answered also when there are too many rows.
     statements: Buffers,
@@ -71,6 +74,7 @@ struct SegmentLimits {
 pub fn serve(
     listener: TcpListener,
     credentials: Arc<Credentials>,
+    admission: Admission,
     buffers: &Buffers,
     config: &Config,
     tls: Option<&Tls>,
@@ -78,6 +82,7 @@ pub fn serve(
 ) -> impl Future<Output = Result<()>> + Send + 'static {
     let router = router(Shared {
         credentials,
+        admission,
         buffers: buffers.clone(),
         statements: Buffers::new(STATEMENT_BYTES),
         max_body: config.max_body,

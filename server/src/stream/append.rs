@@ -196,7 +196,7 @@ impl Stream {
                 continue;
             }
             *rows = part(table, std::mem::take(&mut rows.batches))?;
-            *size = rows.batches.iter().map(tail::slice_bytes).sum();
+            *size = rows.batches.iter().map(tail::held_bytes).sum();
             changed = true;
         }
         Ok(changed)
@@ -239,7 +239,7 @@ fn sized_parts(head: &DbHead, rows: Vec<(Oid, Vec<RecordBatch>)>) -> Result<Vec<
     for (oid, batches) in rows {
         let part = part(streaming_table(head, oid)?, batches)?;
         if part.rows > 0 {
-            let size = part.batches.iter().map(tail::slice_bytes).sum();
+            let size = part.batches.iter().map(tail::held_bytes).sum();
             parts.push((part, size));
         }
     }

@@ -109,6 +109,11 @@ impl Core {
             .ok()
     }
 
+    /// Less than an eighth of the tails' memory is left.
+    pub(super) fn is_almost_full(&self) -> bool {
+        self.budget.available_permits() < (self.units / 8) as usize
+    }
+
     /// As [`Self::reserve`] for rows that are there already: takes what is left, at once.
     pub(super) fn reserve_left(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let left = u32::try_from(self.budget.available_permits()).unwrap_or(u32::MAX);

@@ -57,9 +57,10 @@ pub(super) async fn recover(options: &StreamOptions, tables: Vec<TableSpec>) -> 
     }
     let dir = options.wal_dir.clone();
     let segment_bytes = options.segment_bytes;
-    // between two flushes the log grows by about what the tails hold; files written again spare
-    // the file system new blocks and the machine fresh memory
-    let tail_segments = options.tail_bytes as u64 / segment_bytes.max(1);
+    // between two flushes the log grows by about what the tails hold, and by as much again until the
+    // second one ends; files written again spare the file system new blocks, and a sync the wait for
+    // its journal
+    let tail_segments = 2 * options.tail_bytes as u64 / segment_bytes.max(1);
     let most_spares = usize::try_from(tail_segments.min(MOST_SPARES)).unwrap_or(0) + 2;
     let read = {
         let (core, clock, dir) = (Arc::clone(&core), Arc::clone(&clock), dir.clone());

@@ -180,15 +180,19 @@ pub(super) fn slice_bytes(batch: &RecordBatch) -> usize {
         .sum()
 }
 
+/// Beyond twice its rows' bytes, what a batch may keep alive without being copied.
+const SLACK: usize = 4096;
+
+/// What rows take from the memory of tails: the allocations they keep alive, their own bytes where those
+/// are shared, and a position for each.
+pub(super) fn held_bytes(batch: &RecordBatch) -> usize {
+    let rows = batch.num_rows() * size_of::<i64>();
+    pinned(batch).max(slice_bytes(batch)) + rows
+}
+
 /// The batch, copied if it is a small part of larger buffers that it would keep alive.
 pub(super) fn compact(batch: RecordBatch) -> Result<RecordBatch> {
-    let mut seen = HashSet::new();
-    let pinned: usize = batch
-        .columns()
-        .iter()
-        .map(|column| pinned_bytes(&column.to_data(), &mut seen))
-        .sum();
-    if pinned <= 2 * slice_bytes(&batch) + 64 * 1024 {
+    if pinned(&batch) <= 2 * slice_bytes(&batch) + SLACK {
         return Ok(batch);
     }
     let columns = batch
@@ -204,7 +208,15 @@ pub(super) fn compact(batch: RecordBatch) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(batch.schema(), columns)?)
 }
 
-/// Bytes of the allocations an array keeps alive, each counted once.
+/// Bytes of the allocations a batch keeps alive, each counted once.
+fn pinned(batch: &RecordBatch) -> usize {
+    let mut seen = HashSet::new();
+    let columns = batch.columns().iter();
+    columns
+        .map(|column| pinned_bytes(&column.to_data(), &mut seen))
+        .sum()
+}
+
 fn pinned_bytes(data: &ArrayData, seen: &mut HashSet<usize>) -> usize {
     let mut bytes = 0;
     let validity = data.nulls().map(|nulls| nulls.buffer());
@@ -219,4 +231,38 @@ fn pinned_bytes(data: &ArrayData, seen: &mut HashSet<usize>) -> usize {
             .iter()
             .map(|child| pinned_bytes(child, seen))
             .sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Builder, StringBuilder};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    #[test]
+    fn memory_is_counted_as_it_is_held() {
+        let fields = [DataType::Int64, DataType::Utf8].map(|ty| Field::new("c", ty, true));
+        let schema = Arc::new(Schema::new(fields.to_vec()));
+        let batch = |rows: i64, room: usize| {
+            let mut numbers = Int64Builder::with_capacity(room);
+            let mut texts = StringBuilder::with_capacity(room, room * 10);
+            for n in 0..rows {
+                numbers.append_value(n);
+                texts.append_value("0123456789");
+            }
+            let columns: Vec<ArrayRef> = vec![Arc::new(numbers.finish()), Arc::new(texts.finish())];
+            RecordBatch::try_new(Arc::clone(&schema), columns).unwrap()
+        };
+        let row = 8 + 4 + 10;
+        // room that was never used counts while it is held, and is given back where it is most of it
+        let half = compact(batch(10_000, 15_000)).unwrap();
+        assert!(held_bytes(&half) > 15_000 * row);
+        let little = compact(batch(1, 1024)).unwrap();
+        assert!(held_bytes(&little) < SLACK);
+        // a part of a large batch is not the whole of it
+        let part = compact(batch(10_000, 10_000).slice(100, 100)).unwrap();
+        assert!(held_bytes(&part) < 2 * 100 * (row + 8) + SLACK);
+        assert_eq!(part, batch(200, 200).slice(100, 100));
+    }
 }

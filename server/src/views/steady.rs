@@ -121,7 +121,7 @@ impl Survey {
             None => self.refuse(
                 node,
                 "SYSTEM_SOURCE".to_owned(),
-                format!("\"{}\" is no table of the lake", scan.table_name),
+                format!("\"{}\" is no table that weir keeps", scan.table_name),
                 "use an ordinary view",
             ),
         }

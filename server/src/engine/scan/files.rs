@@ -139,7 +139,11 @@ impl<'a> Layout<'a> {
             .into_iter()
             .map(|(file, known)| self.partitioned(file, known))
             .collect::<Result<Vec<_>>>()?;
-        let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+        // one reader reads them as they are listed; splitting would go by their names
+        let groups = match state.config().target_partitions() {
+            1 => vec![FileGroup::new(files)],
+            readers => FileGroup::new(files).split_files(readers),
+        };
         let indices = match projection {
             Some(picked) => picked
                 .iter()

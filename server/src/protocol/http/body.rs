@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::Shared;
 use super::problem::Problem;
 use crate::error::{Error, SqlState};
 use crate::protocol::buffers::{Buffers, Room};
@@ -41,6 +42,14 @@ impl Encoding {
                     "use gzip, zstd or none",
                 ),
             )),
+        }
+    }
+
+    /// About how large a body of that many bytes is unpacked.
+    pub(super) fn unpacked(self, bytes: usize) -> usize {
+        match self {
+            Self::Identity => bytes,
+            Self::Gzip | Self::Zstd => bytes.saturating_mul(USUAL_RATIO / 2),
         }
     }
 
@@ -91,6 +100,8 @@ const INLINE_BYTES: usize = 16 << 10;
 const USUAL_RATIO: usize = 16;
 /// What a body takes in memory while it is decoded, in bodies.
 const COPIES: usize = 2;
+/// A body up to this size is read although nobody looks at it.
+const PASSED_OVER: usize = 4 << 20;
 /// How long room is kept for what has not arrived yet.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -107,26 +118,83 @@ pub(super) async fn off_io<T: Send + 'static>(
         .map_err(|e| Error::Internal(format!("work on a body failed: {e}")))?
 }
 
-/// Reads a body of at most `limit` bytes; 413 beyond, without reading on. The room is for what it takes to
-/// work on it.
+/// Reads a body of rows, of at most `limit` bytes; 413 beyond, without reading on. The room is for what it
+/// takes to work on it.
 ///
 /// # Errors
-/// 429 when there is no room for it.
+/// 429 when there is no room for it, or when rows that came before wait too long.
+pub(super) async fn read_rows(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    shared: &Shared,
+) -> Result<(Bytes, Room), Problem> {
+    let announced = announced(headers, limit)?;
+    let room = match shared.admission.let_in() {
+        Ok(()) => shared.buffers.take(announced * COPIES).await,
+        Err(e) => Err(e),
+    };
+    match room {
+        Ok(room) => arrived(body, limit, announced, room).await,
+        Err(e) => {
+            pass_over(body, announced).await;
+            Err(e.into())
+        }
+    }
+}
+
+/// [`read_rows`] of anything else.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
     limit: usize,
     buffers: &Buffers,
 ) -> Result<(Bytes, Room), Problem> {
+    let announced = announced(headers, limit)?;
+    let room = buffers.take(announced * COPIES).await?;
+    arrived(body, limit, announced, room).await
+}
+
+/// How large a body says it is; 0 where it does not.
+fn announced(headers: &HeaderMap, limit: usize) -> Result<usize, Problem> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|n| n > limit) {
-        return Err(too_large(limit).into());
+    match announced {
+        Some(n) if n > limit => Err(too_large(limit).into()),
+        Some(n) => Ok(n),
+        None => Ok(0),
     }
-    // all at once, so that bodies which are half there do not wait for each other
-    let mut reserved = announced.unwrap_or(0);
-    let mut room = buffers.take(reserved * COPIES).await?;
+}
+
+/// Lets a small body come in and go: a sender that is cut off in the middle of it may not see why, and has
+/// to connect again.
+async fn pass_over(body: Body, announced: usize) {
+    if announced > PASSED_OVER {
+        return;
+    }
+    let mut parts = body.into_data_stream();
+    let all = async {
+        let mut bytes = 0;
+        while let Some(Ok(part)) = parts.next().await {
+            bytes += part.len();
+            if bytes > PASSED_OVER {
+                break;
+            }
+        }
+    };
+    // the answer goes out all the same
+    let _ = timeout(PATIENCE, all).await;
+}
+
+/// `reserved` bytes have room already: all at once, so that bodies which are half there do not wait for
+/// each other.
+async fn arrived(
+    body: Body,
+    limit: usize,
+    mut reserved: usize,
+    mut room: Room,
+) -> Result<(Bytes, Room), Problem> {
     let patience = Instant::now() + PATIENCE;
     let mut parts = body.into_data_stream();
     let mut whole = BytesMut::with_capacity(reserved);

@@ -65,7 +65,8 @@ pub(super) async fn post(
     let format = Format::of(&headers)?;
     let encoding = Encoding::of(&headers)?;
     let target = caller.session.ingest_table(&schema, &table).await?;
-    let (body, mut room) = body::read(&headers, body, shared.max_body, &shared.buffers).await?;
+    let (body, mut room) = body::read_rows(&headers, body, shared.max_body, &shared).await?;
+    let _turn = shared.admission.turn(encoding.unpacked(body.len())).await?;
     let key = key(&headers, &body)?;
     let body = encoding.unpack(body, shared.max_body, &mut room).await?;
     let rows = decode(body, format, target).await?;

@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::serve;
 use crate::config::Config;
+use crate::protocol::admission::Admission;
 use crate::protocol::buffers::Buffers;
 use crate::protocol::credentials::Credentials;
 use crate::protocol::mock::{MockBackend, MockDb, PASSWORD, ROLE};
@@ -28,6 +29,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 struct Door {
     addr: SocketAddr,
     db: Arc<MockDb>,
+    admission: Admission,
     client: Client,
     _stop: DropGuard,
 }
@@ -47,11 +49,13 @@ impl Door {
         let listener = TcpListener::bind(config.http_addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
+        let admission = Admission::new(1, || false);
         drop(tasks::spawn(
             "http",
             serve(
                 listener,
                 credentials,
+                admission.clone(),
                 &Buffers::new(config.buffer_bytes),
                 &config,
                 tls,
@@ -61,6 +65,7 @@ impl Door {
         Self {
             addr,
             db,
+            admission,
             client: Client::builder()
                 .timeout(DEADLINE)
                 .no_proxy()
@@ -127,6 +132,43 @@ fn arrow_stream() -> Vec<u8> {
     let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
     writer.write(&batch).unwrap();
     writer.into_inner().unwrap()
+}
+
+#[tokio::test]
+async fn rows_are_turned_away_while_others_wait_too_long() {
+    let door = Door::open().await;
+    let mut turns = Vec::new();
+    for _ in 0..4 {
+        turns.push(door.admission.turn(usize::MAX).await.unwrap());
+    }
+    // those let in wait for a turn, until one is not let in any more
+    let mut waiting = tokio::task::JoinSet::new();
+    let mut refused = None;
+    for _ in 0..100 {
+        waiting.spawn(door.rows(NDJSON, "{\"id\":1}\n").send());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if let Some(answer) = waiting.try_join_next() {
+            refused = Some(answer.unwrap().unwrap());
+            break;
+        }
+    }
+    let refused = refused.unwrap();
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    let answer: Value = refused.json().await.unwrap();
+    assert_eq!(answer["error"]["code"], "53400");
+    // a statement is no row
+    let (status, _) = sent(door.sql(&json!({"sql": "SELECT 1"}))).await;
+    assert_eq!(status, 200);
+    let let_in = waiting.len();
+    assert!(let_in > 0);
+    drop(turns);
+    while let Some(answer) = waiting.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(door.stored(), let_in);
+    let (status, _) = sent(door.rows(NDJSON, "{\"id\":1}\n")).await;
+    assert_eq!(status, 200);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
         }
         let (ty, insertable) = match relation.kind {
             RelationKind::View | RelationKind::MaterializedView => ("VIEW", "NO"),
+            RelationKind::ExternalTable => ("FOREIGN", "NO"),
             RelationKind::Table | RelationKind::StreamingTable => ("BASE TABLE", "YES"),
         };
         row(frame, cx, schema, &relation.name, ty, insertable)?;
