@@ -42,7 +42,7 @@ pub(super) struct Aged {
 enum Kind {
     /// By a bucket or the time itself: `key` is a function of `column` that rises with it.
     Bucket {
-        key: Expr,
+        key: Box<Expr>,
         column: Column,
         of: DataType,
     },
@@ -94,7 +94,7 @@ impl Aged {
         Ok(match &self.kind {
             Kind::Bucket { key, column, of } => {
                 let at = lit(instant(floor, of)?);
-                let own = key.clone().transform_up(|e| {
+                let own = Expr::clone(key).transform_up(|e| {
                     Ok(match &e {
                         Expr::Column(c) if c == column => Transformed::yes(at.clone()),
                         _ => Transformed::no(e),
@@ -426,7 +426,7 @@ fn bucket(expr: &Expr, plan: &LogicalPlan) -> Result<Option<(DataType, Kind)>> {
             .clone(),
     );
     let kind = Kind::Bucket {
-        key: expr.clone(),
+        key: Box::new(expr.clone()),
         column,
         of: of.clone(),
     };
