@@ -189,6 +189,11 @@ impl Scope {
     pub fn showing_lsn(&self) -> Arc<Self> {
         Arc::new(Self {
             shows_lsn: true,
+    /// The same cut and caller, to be changed in one point or another.
+    pub fn copied(&self) -> Self {
+        self.same()
+    }
+
             ..self.same()
         })
     }
