@@ -42,6 +42,7 @@ mod restore_table;
 mod retrain_model;
 mod rewrite;
 pub mod rows;
+mod series;
 mod set;
 mod set_config;
 mod show;
