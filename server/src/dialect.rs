@@ -28,6 +28,7 @@ mod renamed;
 mod replay_dead_letters;
 mod restore_table;
 mod retrain_model;
+mod rows_in;
 mod set_returning;
 mod show_lineage;
 mod split;
@@ -187,12 +188,14 @@ fn parse_piece(dialect: &WeirDialect, sql: &str, piece: Piece) -> Result<Stateme
         time_travel::rewrite(native)?;
         numbers::rewrite(native.as_mut());
         set_returning::rewrite(native.as_mut());
+        rows_in::rewrite(native.as_mut());
     }
     if let Some(query) = statement.query_mut() {
         refuse::check_query(query)?;
         time_travel::rewrite_query(query)?;
         numbers::rewrite(query);
         set_returning::rewrite(query);
+        rows_in::rewrite(query);
     }
     Ok(statement)
 }

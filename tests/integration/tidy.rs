@@ -71,10 +71,11 @@ const SHARED_EXEC_FILES: [(&str, &str); 17] = [
 ];
 
 /// Files under `server/src/dialect/` that are not one statement, with the reason.
-const SHARED_DIALECT_FILES: [(&str, &str); 10] = [
+const SHARED_DIALECT_FILES: [(&str, &str); 11] = [
     ("data_type", "names of types, for CREATE TABLE"),
     ("numbers", "a literal of queries: queries/types.slt"),
     ("renamed", "the text of a view's query: ddl/alter_table.slt"),
+    ("rows_in", "a condition of queries: queries/select.slt"),
     ("set_returning", "functions of queries: queries/types.slt"),
     ("view_query", "the text of a view's query"),
     ("postgres", "the dialect itself"),
