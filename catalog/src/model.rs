@@ -17,7 +17,7 @@ pub use lineage::{LineageEdge, LineageKind};
 pub use ml::{Model, ModelVersion};
 pub use relation::{Column, MadeIn, MaterializedView, Relation, RelationKind, Strategy};
 pub use role::Role;
-pub use schema::Schema;
+pub use schema::{Schema, names_temporary};
 pub use secret::Secret;
 pub use snapshot::Snapshot;
 pub use sql_type::SqlType;

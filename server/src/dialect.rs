@@ -24,9 +24,11 @@ mod optimize;
 mod postgres;
 mod refresh_materialized_view;
 pub mod refuse;
+mod renamed;
 mod replay_dead_letters;
 mod restore_table;
 mod retrain_model;
+mod rows_in;
 mod set_returning;
 mod show_lineage;
 mod split;
@@ -55,6 +57,7 @@ pub use flush_table::FlushTable;
 pub use grant::{Grant, GrantTarget};
 pub use optimize::Optimize;
 pub use refresh_materialized_view::RefreshMaterializedView;
+pub use renamed::rename_relations;
 pub use replay_dead_letters::ReplayDeadLetters;
 pub use restore_table::RestoreTable;
 pub use retrain_model::RetrainModel;
@@ -185,12 +188,14 @@ fn parse_piece(dialect: &WeirDialect, sql: &str, piece: Piece) -> Result<Stateme
         time_travel::rewrite(native)?;
         numbers::rewrite(native.as_mut());
         set_returning::rewrite(native.as_mut());
+        rows_in::rewrite(native.as_mut());
     }
     if let Some(query) = statement.query_mut() {
         refuse::check_query(query)?;
         time_travel::rewrite_query(query)?;
         numbers::rewrite(query);
         set_returning::rewrite(query);
+        rows_in::rewrite(query);
     }
     Ok(statement)
 }

@@ -12,6 +12,7 @@
 //! | [`keys`] | requests that are sent twice and stored once |
 //! | [`refresh`] | what the view refresher needs |
 //! | [`adopt`] | columns that are stored and not in the catalog |
+//! | [`temporary`] | tables that end with their session |
 //! | [`activity`] | what all connections are doing |
 //! | [`sources`] | what all sources are doing |
 //! | `cooperate` | joins that yield |
@@ -29,11 +30,12 @@ pub mod refresh;
 pub mod scan;
 pub mod scope;
 pub mod sources;
+pub mod temporary;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use catalog::{Change, Oid, Snapshot, Store};
+use catalog::{Change, Oid, Relation, RelationKind, Snapshot, Store};
 use datafusion::execution::SessionState;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -43,6 +45,7 @@ use crate::error::{Error, Result};
 use crate::governance::audit::Audit;
 use crate::jobs::Jobs;
 use crate::jobs::clock::Clock;
+use crate::lake;
 use crate::stream::{DirLock, Stream};
 use crate::tasks::{self, AbortOnDrop};
 use crate::views::Refresher;
@@ -148,6 +151,28 @@ impl Engine {
             .map_err(|e| Error::Internal(format!("warehouse url cannot be extended: {e}")))
     }
 
+    /// Takes relations that the catalog has let go out of the log, and deletes their files. What cannot
+    /// be deleted is logged and stays as files nobody reads.
+    pub async fn delete_storage(&self, relations: &[Relation]) {
+        for relation in relations {
+            if relation.kind == RelationKind::ExternalTable {
+                // its files are not ours
+                self.external.forget(relation.oid).await;
+                continue;
+            }
+            if relation.location.is_none() {
+                continue;
+            }
+            let deleted = async {
+                self.stream.drop_table(relation.oid).await?;
+                lake::delete(&open::location(relation)?).await
+            };
+            if let Err(e) = deleted.await {
+                tracing::warn!(relation = %relation.name, error = %e, "cannot delete a dropped relation's files");
+            }
+        }
+    }
+
     /// The superuser's password if this start made it up; given once, to be shown once.
     pub fn take_generated_password(&self) -> Option<Secret> {
         self.generated_password
@@ -158,6 +183,10 @@ impl Engine {
 
     /// Stops background work, flushes the log, writes the audit rows and closes the catalog.
     pub async fn close(&self) -> Result<()> {
+        // of sessions that have just ended
+        if let Err(e) = temporary::clear(self, None).await {
+            tracing::warn!(error = %e, "cannot drop temporary tables");
+        }
         self.stop.cancel();
         self.background
             .lock()

@@ -42,6 +42,7 @@ mod restore_table;
 mod retrain_model;
 mod rewrite;
 pub mod rows;
+mod series;
 mod set;
 mod set_config;
 mod show;
@@ -236,7 +237,7 @@ async fn execute_native(run: &Run, native: &Ast) -> Result<Outcome> {
         Ast::Explain { .. } => explain::execute(run, native).await,
         Ast::Set(s) => set::execute(run, s),
         Ast::Reset(s) => set::reset(run, s),
-        Ast::Discard { object_type } => set::discard(run, object_type),
+        Ast::Discard { object_type } => set::discard(run, object_type).await,
         Ast::ShowVariable { variable } => show::execute(run, variable).await,
         Ast::ShowTables { .. } => Err(Error::unsupported(
             "SHOW TABLES is not supported",

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, SchemaRef};
-use catalog::{Oid, Relation};
+use catalog::{Oid, Relation, Schema};
 use datafusion::common::ScalarValue;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,12 +28,13 @@ use crate::engine::Engine;
 use crate::engine::activity::{Seat, now_micros};
 use crate::engine::keys::RequestKey;
 use crate::engine::scope::{Caller, Scope};
+use crate::engine::temporary;
 use crate::error::{Error, Report, Result, SqlState};
 use crate::exec::ingest::{Delivery, Refused, Stored};
 use crate::exec::{self, Outcome, Run};
 use crate::governance::privileges;
 use crate::stream::line::Turn;
-use crate::{ml, system};
+use crate::{ml, system, tasks};
 use cursors::Named;
 use settings::Settings;
 use trace::Trace;
@@ -138,6 +139,8 @@ struct Inner {
     named: Named,
     /// What is to be told besides the next answer.
     notices: Vec<Report>,
+    /// It has, or may have, a schema of temporary tables.
+    temporary: bool,
 }
 
 /// Notices kept for one answer; the oldest stay.
@@ -181,6 +184,7 @@ impl Session {
                 transaction: Transaction::default(),
                 named: Named::default(),
                 notices: Vec::new(),
+                temporary: false,
             }),
             running: Mutex::new(engine.stop.child_token()),
         })
@@ -427,6 +431,28 @@ impl Session {
         Ok(())
     }
 
+    /// Whether its temporary tables would be there for a next statement: at the other doors a session may
+    /// be one request.
+    pub(crate) fn keeps_temporary(&self) -> bool {
+        self.door == Door::Pg
+    }
+
+    /// The schema of its temporary tables, made if it is not there. The caller holds off other
+    /// statements that change the catalog.
+    pub(crate) async fn make_temporary(&self, owner: Oid) -> Result<Schema> {
+        self.inner().temporary = true;
+        temporary::schema(&self.engine, self.seat.pid, owner).await
+    }
+
+    /// Drops its temporary tables.
+    pub(crate) async fn drop_temporary(&self) -> Result<()> {
+        if self.inner().temporary {
+            temporary::clear(&self.engine, Some(self.seat.pid)).await?;
+            self.inner().temporary = false;
+        }
+        Ok(())
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -442,6 +468,7 @@ impl Session {
             session_role: inner.session_role.clone(),
             schema: inner.settings.schema(),
             search_path: inner.settings.search_path(),
+            temporary: inner.temporary.then(|| Schema::temporary(self.seat.pid)),
             time_zone: inner
                 .settings
                 .get("timezone")
@@ -518,5 +545,14 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.cancel_running();
         self.engine.sessions.leave(self.seat.pid);
+        if self.inner().temporary && tokio::runtime::Handle::try_current().is_ok() {
+            let (engine, pid) = (Arc::clone(&self.engine), self.seat.pid);
+            // the handle is not needed: the task ends by itself; what it leaves goes at the next start
+            drop(tasks::spawn("drop temporary tables", async move {
+                if let Err(e) = temporary::clear(&engine, Some(pid)).await {
+                    tracing::warn!(error = %e, "cannot drop temporary tables");
+                }
+            }));
+        }
     }
 }

@@ -58,6 +58,8 @@ pub struct SystemContext {
     pub database: String,
     /// Schemas that unqualified names are looked up in.
     pub search_path: Vec<String>,
+    /// The schema of this session's temporary tables, if there is one.
+    pub temporary: Option<String>,
     /// Number of this connection.
     pub backend_pid: i32,
     /// All settings.
@@ -259,7 +261,7 @@ pub fn functions(cx: &Arc<SystemContext>) -> Vec<Arc<ScalarUDF>> {
 
 impl SystemContext {
     fn access(&self) -> access::Access<'_> {
-        access::Access::new(&self.catalog, &self.role)
+        access::Access::new(&self.catalog, &self.role).of_session(self.temporary.as_deref())
     }
 
     /// Relations the role may see, with their schemas' names.

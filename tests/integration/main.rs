@@ -34,6 +34,7 @@ mod parameters;
 mod privileges;
 mod restart;
 mod segment;
+mod temporary;
 mod tidy;
 mod tls;
 mod upkeep;

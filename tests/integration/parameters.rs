@@ -42,6 +42,27 @@ async fn types_of_parameters_are_those_of_postgresql() {
             "UPDATE sales SET region = $1 WHERE id = $2",
             &["text", "int4"],
         ),
+        (
+            "UPDATE sales SET region = $1 FROM sales AS o WHERE o.id = sales.id AND o.at > $2",
+            &["text", "timestamptz"],
+        ),
+        (
+            "DELETE FROM sales USING sales AS o WHERE o.id = sales.id AND o.amount = $1",
+            &["numeric"],
+        ),
+        ("SELECT $1 + 1", &["int4"]),
+        ("SELECT 5000000000 - $1", &["int8"]),
+        ("SELECT coalesce($1, 5)", &["int4"]),
+        ("SELECT * FROM generate_series(1, $1)", &["int4"]),
+        (
+            "SELECT x + $3 FROM generate_series($1, $2) AS g (x)",
+            &["int4", "int4", "int8"],
+        ),
+        ("SELECT oid FROM pg_type WHERE oid = $1", &["oid"]),
+        (
+            "SELECT typname FROM pg_type WHERE oid = ANY($1::oid[])",
+            &["_oid"],
+        ),
         ("SELECT upper($1)", &["text"]),
         // the first cast decides
         ("SELECT $1::text, $1::int", &["text"]),
@@ -61,4 +82,24 @@ async fn types_of_parameters_are_those_of_postgresql() {
         .unwrap();
     let found: Vec<i64> = rows.iter().map(|r| r.get(0)).collect();
     assert_eq!(found, [2, 4]);
+    let rows = pg
+        .client()
+        .query(
+            "SELECT x FROM generate_series(1, $1) AS g (x) WHERE x > $2",
+            &[&3_i32, &1_i64],
+        )
+        .await
+        .unwrap();
+    let found: Vec<i64> = rows.iter().map(|r| r.get(0)).collect();
+    assert_eq!(found, [2, 3]);
+    let rows = pg
+        .client()
+        .query(
+            "SELECT typname::text FROM pg_type WHERE oid = ANY($1::oid[]) ORDER BY oid",
+            &[&vec![25_u32, 16]],
+        )
+        .await
+        .unwrap();
+    let found: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
+    assert_eq!(found, ["bool", "text"]);
 }

@@ -42,6 +42,8 @@ const REFUSED: &[&str] = &[
     "INSERT INTO stream VALUES (2)",
     "UPDATE kept SET secret = 'x'",
     "DELETE FROM kept",
+    "UPDATE kept SET secret = o.secret FROM kept AS o WHERE o.id = kept.id",
+    "DELETE FROM kept USING kept AS o WHERE o.id = kept.id",
     "TRUNCATE kept",
     "MERGE INTO kept USING (SELECT 1 AS id) s ON kept.id = s.id WHEN MATCHED THEN DELETE",
     "DROP TABLE kept",

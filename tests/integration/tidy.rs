@@ -32,7 +32,7 @@ const FUNCTIONS_TESTED_ELSEWHERE: [(&str, &str); 0] = [];
 /// Files under `server/src/exec/` that are not one statement, with the reason. Every other file there has a
 /// test file of its name somewhere under `tests/slt/`, and every statement of ours a file in `dialect/`,
 /// one in `exec/` and that test file.
-const SHARED_EXEC_FILES: [(&str, &str); 16] = [
+const SHARED_EXEC_FILES: [(&str, &str); 17] = [
     (
         "copy",
         "data of COPY, which SQL logic files cannot carry: integration/copy.rs",
@@ -54,6 +54,7 @@ const SHARED_EXEC_FILES: [(&str, &str); 16] = [
     ("reshape", "columns of a table, for all that changes them"),
     ("rewrite", "copy on write, for UPDATE, DELETE and MERGE"),
     ("rows", "streams of rows, for every statement that has some"),
+    ("series", "a function in FROM: integration/parameters.rs"),
     ("set", "settings: errors/sqlstates.slt"),
     ("show", "settings: errors/sqlstates.slt"),
     ("token", "commit tokens: integration/visibility.rs"),
@@ -70,9 +71,11 @@ const SHARED_EXEC_FILES: [(&str, &str); 16] = [
 ];
 
 /// Files under `server/src/dialect/` that are not one statement, with the reason.
-const SHARED_DIALECT_FILES: [(&str, &str); 9] = [
+const SHARED_DIALECT_FILES: [(&str, &str); 11] = [
     ("data_type", "names of types, for CREATE TABLE"),
     ("numbers", "a literal of queries: queries/types.slt"),
+    ("renamed", "the text of a view's query: ddl/alter_table.slt"),
+    ("rows_in", "a condition of queries: queries/select.slt"),
     ("set_returning", "functions of queries: queries/types.slt"),
     ("view_query", "the text of a view's query"),
     ("postgres", "the dialect itself"),

@@ -1,10 +1,10 @@
-//! `CREATE [STREAMING] TABLE [IF NOT EXISTS] s.t (columns, constraints) [PARTITIONED BY (c, …)]
-//! [WITH (…)] [FROM KAFKA (…)]` and `CREATE TABLE [IF NOT EXISTS] t [(c, …)] [WITH (…)] AS query`.
+//! `CREATE [STREAMING | TEMPORARY] TABLE [IF NOT EXISTS] s.t (columns, constraints)
+//! [PARTITIONED BY (c, …)] [WITH (…)] [ON COMMIT …] [FROM KAFKA (…)]` and `CREATE TABLE [IF NOT EXISTS] t [(c, …)] [WITH (…)] AS query`.
 //! Executed in `exec/create_table.rs`.
 
 use std::collections::BTreeMap;
 
-use datafusion::sql::sqlparser::ast::{ColumnDef, ObjectName, Query, TableConstraint};
+use datafusion::sql::sqlparser::ast::{ColumnDef, ObjectName, OnCommit, Query, TableConstraint};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -20,6 +20,8 @@ pub struct CreateTable {
     pub streaming: bool,
     /// `TEMPORARY`
     pub temporary: bool,
+    /// `ON COMMIT`
+    pub on_commit: Option<OnCommit>,
     /// `IF NOT EXISTS`
     pub if_not_exists: bool,
     /// Its name.
@@ -52,12 +54,15 @@ pub struct SourceClause {
 impl CreateTable {
     /// True when the next tokens open this statement. Consumes nothing.
     pub(super) fn starts(p: &Parser<'_>) -> bool {
-        const OPENINGS: [&[&str]; 5] = [
+        const OPENINGS: [&[&str]; 8] = [
             &["CREATE", "TABLE"],
             &["CREATE", "STREAMING", "TABLE"],
             &["CREATE", "TEMP", "TABLE"],
             &["CREATE", "TEMPORARY", "TABLE"],
             &["CREATE", "LOCAL", "TEMPORARY"],
+            &["CREATE", "LOCAL", "TEMP"],
+            &["CREATE", "GLOBAL", "TEMPORARY"],
+            &["CREATE", "GLOBAL", "TEMP"],
         ];
         OPENINGS.iter().any(|words| next_words_are(p, words))
     }
@@ -65,7 +70,8 @@ impl CreateTable {
     pub(super) fn parse(p: &mut Parser<'_>) -> Result<Self, ParserError> {
         p.expect_keyword_is(Keyword::CREATE)?;
         let streaming = take_words(p, &["STREAMING"]);
-        take_words(p, &["LOCAL"]);
+        // PostgreSQL makes no difference either
+        let _ = take_words(p, &["LOCAL"]) || take_words(p, &["GLOBAL"]);
         let temporary = take_words(p, &["TEMP"]) || take_words(p, &["TEMPORARY"]);
         p.expect_keyword_is(Keyword::TABLE)?;
         let if_not_exists = take_words(p, &["IF", "NOT", "EXISTS"]);
@@ -74,6 +80,7 @@ impl CreateTable {
         let mut table = Self {
             streaming,
             temporary,
+            on_commit: None,
             if_not_exists,
             name,
             columns,
@@ -94,6 +101,8 @@ impl CreateTable {
                     kind: p.parse_identifier()?.value.to_lowercase(),
                     options: parse_dotted_options(p)?,
                 });
+            } else if take_words(p, &["ON", "COMMIT"]) && table.on_commit.is_none() {
+                table.on_commit = Some(parse_on_commit(p)?);
             } else if take_words(p, &["AS"]) {
                 table.query = Some(p.parse_query()?);
                 table.no_data = take_words(p, &["WITH", "NO", "DATA"]);
@@ -103,6 +112,18 @@ impl CreateTable {
                 return Ok(table);
             }
         }
+    }
+}
+
+fn parse_on_commit(p: &mut Parser<'_>) -> Result<OnCommit, ParserError> {
+    if take_words(p, &["PRESERVE", "ROWS"]) {
+        Ok(OnCommit::PreserveRows)
+    } else if take_words(p, &["DELETE", "ROWS"]) {
+        Ok(OnCommit::DeleteRows)
+    } else if take_words(p, &["DROP"]) {
+        Ok(OnCommit::Drop)
+    } else {
+        p.expected_ref("PRESERVE ROWS, DELETE ROWS or DROP", p.peek_token_ref())
     }
 }
 

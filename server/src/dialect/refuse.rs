@@ -26,6 +26,14 @@ const LATER: &[(&[&str], &str)] = &[
     ),
     (&["CREATE", "UNLOGGED"], "use CREATE TABLE"),
     (
+        &["CREATE", "TEMP", "STREAMING"],
+        "use CREATE TEMPORARY TABLE",
+    ),
+    (
+        &["CREATE", "TEMPORARY", "STREAMING"],
+        "use CREATE TEMPORARY TABLE",
+    ),
+    (
         &["ALTER", "STREAMING", "TABLE"],
         "only SET (option = value), PAUSE and RESUME can be said",
     ),

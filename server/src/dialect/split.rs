@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
 use crate::error::{Error, Report, Result, SqlState};
 
@@ -141,6 +141,13 @@ fn byte_offset(sql: &str, lines: &[usize], at: Location) -> usize {
 /// Byte offset of a token's start.
 pub(super) fn start_of(sql: &str, token: &TokenWithSpan) -> usize {
     byte_offset(sql, &line_starts(sql), token.span.start)
+}
+
+/// Bytes that a span covers.
+pub(super) fn range_of(sql: &str, span: Span) -> Range<usize> {
+    let lines = line_starts(sql);
+    let start = byte_offset(sql, &lines, span.start);
+    start..byte_offset(sql, &lines, span.end).max(start)
 }
 
 fn char_position(sql: &str, at: Location) -> usize {

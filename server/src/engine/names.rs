@@ -15,7 +15,7 @@ use datafusion::error::Result as PlanResult;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
 use super::scan::WeirTable;
-use super::scope::{DATABASE, Scope, bound};
+use super::scope::{DATABASE, PATH, Scope, bound};
 use crate::dialect;
 use crate::dialect::time_travel::TableVersion;
 use crate::error::{Error, Result, SqlState};
@@ -96,7 +96,10 @@ impl SchemaProvider for SchemaNames {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.scope.catalog.relation(&self.schema, name).is_some()
+        let schemas = self.schemas().unwrap_or_default();
+        schemas
+            .iter()
+            .any(|schema| self.scope.catalog.relation(schema, name).is_some())
     }
 
     async fn table(&self, name: &str) -> PlanResult<Option<Arc<dyn TableProvider>>> {
@@ -111,15 +114,29 @@ impl SchemaProvider for SchemaNames {
 }
 
 impl SchemaNames {
+    /// Where its names are looked up, in order.
+    fn schemas(&self) -> Result<Vec<&str>> {
+        match self.schema.as_str() {
+            PATH => {
+                let path = self.scope.path();
+                path.map(|schema| self.scope.named_schema(schema)).collect()
+            }
+            named => Ok(vec![self.scope.named_schema(named)?]),
+        }
+    }
+
     async fn resolve(&self, name: &str) -> Result<Arc<dyn TableProvider>> {
         let (bare, version) = TableVersion::of(name);
         let scope = &self.scope;
-        if let Some(source) = scope.sources.get(&(self.schema.clone(), bare.to_owned()))
-            && version.is_none()
-        {
-            return Ok(Arc::clone(source));
-        }
-        if let Some(relation) = scope.catalog.relation(&self.schema, bare) {
+        let schemas = self.schemas()?;
+        for schema in &schemas {
+            let source = ((*schema).to_owned(), bare.to_owned());
+            if let Some(source) = scope.sources.get(&source).filter(|_| version.is_none()) {
+                return Ok(Arc::clone(source));
+            }
+            let Some(relation) = scope.catalog.relation(schema, bare) else {
+                continue;
+            };
             let needed = scope
                 .targets
                 .get(&relation.oid)
@@ -134,9 +151,10 @@ impl SchemaNames {
         }
         let cx = scope.system();
         // pg_catalog is searched without being named, as in PostgreSQL
-        for schema in [self.schema.as_str(), "pg_catalog"] {
-            let named = schema == self.schema || self.schema == scope.caller.schema;
-            if named && let Some(table) = system::table(schema, bare, &cx).await? {
+        let unnamed = self.schema == PATH || self.schema == scope.caller.schema;
+        let implied = unnamed.then_some("pg_catalog");
+        for schema in schemas.into_iter().chain(implied) {
+            if let Some(table) = system::table(schema, bare, &cx).await? {
                 return Ok(table);
             }
         }

@@ -93,6 +93,8 @@ impl Engine {
             queries,
             _lock: lock,
         });
+        // of sessions that a crash ended
+        super::temporary::clear(&engine, None).await?;
         super::adopt::all(&engine).await?;
         engine.start_background();
         Ok(engine)

@@ -3,7 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use catalog::{Column, MaterializedView, ObjectKind, Oid, Privilege, Relation, Snapshot, Strategy};
+use catalog::{
+    Column, MaterializedView, ObjectKind, Oid, Privilege, Relation, Snapshot, Strategy,
+    names_temporary,
+};
 use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::{FunctionRegistry, SessionState};
@@ -26,6 +29,10 @@ pub const DEFAULT_SCHEMA: &str = "public";
 /// The one database.
 pub const DATABASE: &str = "weir";
 
+/// The schema that unqualified names are looked up in by a session with temporary tables: those first.
+/// No schema can have this name; who writes it gets what he would without it.
+pub const PATH: &str = "\u{2}path";
+
 /// What a session tells of itself to a statement.
 #[derive(Debug, Clone)]
 pub struct Caller {
@@ -37,6 +44,8 @@ pub struct Caller {
     pub schema: String,
     /// Whole search path.
     pub search_path: Vec<String>,
+    /// The schema of the session's temporary tables, if it has made one: it comes first.
+    pub temporary: Option<String>,
     /// `TimeZone`.
     pub time_zone: String,
     /// `weir.as_of`: every table is read as of then.
@@ -95,6 +104,7 @@ impl Caller {
             session_role: super::open::ADMIN.to_owned(),
             schema: DEFAULT_SCHEMA.to_owned(),
             search_path: vec![DEFAULT_SCHEMA.to_owned()],
+            temporary: None,
             time_zone: "UTC".to_owned(),
             as_of: None,
             pid: 0,
@@ -163,6 +173,8 @@ impl Scope {
             head: Arc::clone(&self.head),
             caller: Caller {
                 role: owner,
+                // what a view reads must not depend on who reads it
+                temporary: None,
                 ..self.caller.clone()
             },
             targets: HashMap::new(),
@@ -175,6 +187,11 @@ impl Scope {
             touched: Arc::clone(&self.touched),
             external: Arc::clone(&self.external),
         })
+    }
+
+    /// The same cut and caller, to be changed in one point or another.
+    pub fn copied(&self) -> Self {
+        self.same()
     }
 
     /// The same cut and caller with providers that stand in for names.
@@ -227,11 +244,12 @@ impl Scope {
         })
     }
 
-    /// The same cut and role, where unqualified names mean one schema.
+    /// The same cut and role, where unqualified names mean one schema, and no temporary table.
     pub fn in_schema(&self, schema: &str) -> Self {
         let mut scope = self.same();
         schema.clone_into(&mut scope.caller.schema);
         scope.caller.search_path = vec![schema.to_owned()];
+        scope.caller.temporary = None;
         scope
     }
 
@@ -312,15 +330,48 @@ impl Scope {
             .collect()
     }
 
-    /// Splits a written name into schema and name.
+    /// The schema that a written name of one means: `pg_temp` is the session's own.
     ///
     /// # Errors
-    /// 3D000 for another database, 42601 for too many parts.
+    /// 0A000 for the temporary tables of another session.
+    pub fn named_schema<'a>(&'a self, written: &'a str) -> Result<&'a str> {
+        match &self.caller.temporary {
+            _ if !names_temporary(written) => Ok(written),
+            Some(own) if written == "pg_temp" || written == own => Ok(own),
+            // there is none yet: nothing is found in it
+            None if written == "pg_temp" => Ok(written),
+            _ => Err(Error::unsupported(
+                "cannot access temporary tables of other sessions",
+                "store the rows in an ordinary table",
+            )),
+        }
+    }
+
+    /// The schemas that a relation without one is looked up in, in order.
+    pub fn path(&self) -> impl Iterator<Item = &str> {
+        let named = std::iter::once(self.caller.schema.as_str());
+        self.caller.temporary.as_deref().into_iter().chain(named)
+    }
+
+    /// Splits a written name into schema and name. One without a schema is a temporary table's, where
+    /// the session has one of that name.
+    ///
+    /// # Errors
+    /// 3D000 for another database, 42601 for too many parts, 0A000 for another session's tables.
     pub fn split_name(&self, parts: &[String]) -> Result<(String, String)> {
         match parts {
-            [name] => Ok((self.caller.schema.clone(), name.clone())),
-            [schema, name] => Ok((schema.clone(), name.clone())),
-            [database, schema, name] if database == DATABASE => Ok((schema.clone(), name.clone())),
+            [name] => {
+                let (bare, _) = TableVersion::of(name);
+                let schema = match &self.caller.temporary {
+                    Some(own) if self.catalog.relation(own, bare).is_some() => own,
+                    _ => &self.caller.schema,
+                };
+                Ok((self.named_schema(schema)?.to_owned(), name.clone()))
+            }
+            [schema, name] => Ok((self.named_schema(schema)?.to_owned(), name.clone())),
+            [database, schema, name] if database == DATABASE => {
+                Ok((self.named_schema(schema)?.to_owned(), name.clone()))
+            }
             [database, _, _] => Err(Error::refused(
                 SqlState::INVALID_CATALOG_NAME,
                 format!("database \"{database}\" does not exist"),
@@ -338,7 +389,10 @@ impl Scope {
         state.register_catalog_list(Arc::new(Names::new(Arc::clone(self))));
         let options = state.config_mut().options_mut();
         options.execution.time_zone = Some(self.caller.time_zone.clone());
-        options.catalog.default_schema = self.caller.schema.clone();
+        options.catalog.default_schema = match self.caller.temporary {
+            Some(_) => PATH.to_owned(),
+            None => self.caller.schema.clone(),
+        };
         state.mark_start_execution();
         state.execution_props_mut().query_execution_start_time = Some(self.started);
         let now = NowFunc::new_with_config(state.config_options());
@@ -366,6 +420,7 @@ impl Scope {
             session_role: self.caller.session_role.clone(),
             database: DATABASE.to_owned(),
             search_path: self.caller.search_path.clone(),
+            temporary: self.caller.temporary.clone(),
             backend_pid: self.caller.pid,
             settings: self.caller.settings.clone(),
             functions: Vec::new(),

@@ -1,21 +1,22 @@
 //! `ALTER TABLE t RENAME TO n`, `ALTER TABLE t OWNER TO role`, `ALTER TABLE t DROP CONSTRAINT c`: changes
-//! of the catalog alone. Files keep their folder. `ADD COLUMN` and `ALTER COLUMN` are in `columns`.
+//! of the catalog alone. Files keep their folder. `RENAME TO` is in `rename`, `ADD COLUMN` and `ALTER COLUMN`
+//! are in `columns`.
 
 mod columns;
+mod rename;
 
 pub(super) use columns::widenable;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use catalog::{Change, Oid, Privilege, Relation, Snapshot};
 use datafusion::sql::sqlparser::ast::{
-    AlterTable, AlterTableOperation, ObjectName, Owner, RenameTableNameKind,
+    AlterTable, AlterTableOperation, Owner, RenameTableNameKind,
 };
 
 use super::{Outcome, Run, relations};
 use crate::dialect::refuse::clause;
-use crate::dialect::words::{fold, parts};
+use crate::dialect::words::fold;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
@@ -60,7 +61,7 @@ pub(super) async fn execute(run: &Run, s: &AlterTable) -> Result<Outcome> {
     match operation {
         AlterTableOperation::RenameTable {
             table_name: RenameTableNameKind::To(name) | RenameTableNameKind::As(name),
-        } => rename(scope, found, name).await?,
+        } => rename::execute(scope, found, name).await?,
         AlterTableOperation::OwnerTo { new_owner } => give(scope, found, new_owner).await?,
         AlterTableOperation::DropConstraint {
             if_exists,
@@ -92,52 +93,6 @@ fn own<'a>(scope: &Scope, catalog: &'a Snapshot, oid: Oid) -> Result<&'a Relatio
     };
     privileges::check_owner(catalog, &scope.caller.role, relation)?;
     Ok(relation)
-}
-
-async fn rename(scope: &Arc<Scope>, oid: Oid, name: &ObjectName) -> Result<()> {
-    let [name] = parts(name).try_into().map_err(|_| {
-        Error::refused(
-            SqlState::SYNTAX_ERROR,
-            "the new name of a table has no schema",
-        )
-    })?;
-    let engine = &scope.engine;
-    let _ddl = engine.ddl().await;
-    let catalog = engine.catalog();
-    let mut relation = own(scope, &catalog, oid)?.clone();
-    privileges::check_schema(
-        &catalog,
-        &scope.caller.role,
-        relation.schema,
-        Privilege::Create,
-    )?;
-    // views keep their query as text: under the old name it would read nothing, or another table
-    let readers = relations::readers(&catalog, &BTreeSet::from([oid]));
-    if let Some(reader) = readers.iter().find_map(|o| catalog.relation_by_oid(*o)) {
-        return Err(Error::refused(
-            SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
-            format!(
-                "cannot rename \"{}\" because \"{}\" reads it",
-                relation.name, reader.name
-            ),
-        )
-        .with_hint("drop the views over it first and create them again after"));
-    }
-    let taken = catalog
-        .relations
-        .iter()
-        .any(|r| r.schema == relation.schema && r.name == name);
-    if taken {
-        return Err(Error::refused(
-            SqlState::DUPLICATE_TABLE,
-            format!("relation \"{name}\" already exists"),
-        ));
-    }
-    relation.name = name;
-    engine
-        .commit(vec![Change::PutRelation(relation)])
-        .await
-        .map(drop)
 }
 
 async fn give(scope: &Arc<Scope>, oid: Oid, owner: &Owner) -> Result<()> {

@@ -36,6 +36,7 @@ pub(super) async fn execute(run: &Run, s: &CreateMaterializedView) -> Result<Out
         }
     }
     let query = bound((*s.query).clone())?;
+    relations::no_temporary(&run.scope, &query, "materialized view")?;
     // the caller becomes the owner: its rights are the definer's
     let (_, plan) = run.scope.plan(&query).await?;
     relations::no_parameters(&plan, "materialized view")?;

@@ -14,7 +14,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 
-use super::{Outcome, Run, alter_model, lineage};
+use super::{Outcome, Run, alter_model, lineage, relations};
 use crate::dialect::CreateModel;
 use crate::dialect::words::parts;
 use crate::engine::activity::now_micros;
@@ -51,6 +51,7 @@ pub(super) async fn execute(run: &Run, s: &CreateModel) -> Result<Outcome> {
     let name = model_name(&s.name)?;
     let caller = &run.scope.caller.role;
     check(&run.scope.catalog, caller, &name, s.or_replace)?;
+    relations::no_temporary(&run.scope, &bound((*s.query).clone())?, "model")?;
     let recipe = Recipe {
         kind: s.kind.clone(),
         options: s.options.clone(),

@@ -12,13 +12,14 @@ use catalog::{Change, Relation, RelationKind};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::execute_stream;
-use datafusion::sql::sqlparser::ast::Query;
+use datafusion::sql::sqlparser::ast::{OnCommit, Query};
 use futures::StreamExt;
 
 use super::relations::{self, Place};
 use super::{Outcome, Run, evolve};
 use crate::dialect::CreateTable;
 use crate::dialect::refuse::clause;
+use crate::dialect::words::parts;
 use crate::engine::Engine;
 use crate::engine::open::table_spec;
 use crate::engine::scope::bound;
@@ -31,7 +32,10 @@ pub(super) use options::on_violation;
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &CreateTable) -> Result<Outcome> {
     refuse(s)?;
-    let place = relations::place(&run.scope, &s.name)?;
+    let place = match is_temporary(s) {
+        true => relations::temporary_place(run, &s.name).await?,
+        false => relations::place(&run.scope, &s.name)?,
+    };
     if place.occupant(&run.scope.catalog).is_some() {
         return match s.if_not_exists {
             true => Outcome::command(super::command(&run.statement)),
@@ -44,12 +48,34 @@ pub(super) async fn execute(run: &Run, s: &CreateTable) -> Result<Outcome> {
     }
 }
 
+/// `TEMPORARY` is said, or the schema that is every session's own.
+fn is_temporary(s: &CreateTable) -> bool {
+    let written = parts(&s.name);
+    s.temporary || matches!(written.as_slice(), [.., schema, _] if schema == "pg_temp")
+}
+
 fn refuse(s: &CreateTable) -> Result<()> {
     clause(
-        s.temporary,
-        "CREATE TEMPORARY TABLE",
-        "create an ordinary table and drop it when done",
+        is_temporary(s) && s.streaming,
+        "CREATE TEMPORARY STREAMING TABLE",
+        "use CREATE TEMPORARY TABLE, or an ordinary streaming table",
     )?;
+    match s.on_commit {
+        None => {}
+        Some(_) if !is_temporary(s) => {
+            return Err(Error::refused(
+                SqlState::INVALID_TABLE_DEFINITION,
+                "ON COMMIT can only be used on temporary tables",
+            ));
+        }
+        Some(OnCommit::PreserveRows) => {}
+        Some(OnCommit::Drop | OnCommit::DeleteRows) => {
+            return Err(Error::unsupported(
+                "ON COMMIT DROP and ON COMMIT DELETE ROWS are not supported",
+                "every statement commits: use DROP TABLE or TRUNCATE when the rows are done with",
+            ));
+        }
+    }
     source::refuse(s)?;
     if s.query.is_none() {
         return Ok(());
@@ -197,6 +223,10 @@ async fn make_with(
     relations::to_its_end("create table", async move {
         let _ddl = engine.ddl().await;
         let catalog = engine.catalog();
+        // a session that ends takes its schema with it
+        if catalog.schema_by_oid(place.schema.oid).is_none() {
+            return Err(relations::no_schema(&place.schema.name));
+        }
         if place.occupant(&catalog).is_some() {
             return if if_not_exists {
                 Ok(None)

@@ -35,6 +35,7 @@ pub(super) async fn execute(run: &Run, s: &ast::CreateView) -> Result<Outcome> {
     }
     let text = view_query_text(&run.statement.text)?.to_owned();
     let query = bound((*s.query).clone())?;
+    relations::no_temporary(&run.scope, &query, "view")?;
     // planned as a reader will
     let inside = Arc::new(run.scope.in_schema(&place.schema.name));
     let (_, plan) = inside.plan(&query).await?;

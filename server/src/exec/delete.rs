@@ -1,10 +1,12 @@
-//! `DELETE FROM t [AS a] [WHERE e]`.
+//! `DELETE FROM t [AS a] [USING s, …] [WHERE e]`: with `USING`, rows that have a partner there go.
 
 use std::collections::HashMap;
 
 use arrow::datatypes::DataType;
 use catalog::{Privilege, Relation, RelationKind};
-use datafusion::sql::sqlparser::ast::{Delete, FromTable, Statement as Ast};
+use datafusion::sql::sqlparser::ast::{
+    Delete, Expr, FromTable, Query, Statement as Ast, TableWithJoins,
+};
 
 use super::rewrite::{self, Change, Named, Part, RowKind};
 use super::{Outcome, Run, ingest, query};
@@ -17,29 +19,34 @@ use crate::session::Description;
 /// Removes the rows.
 pub(super) async fn execute(run: &Run, delete: &Delete) -> Result<Outcome> {
     let (relation, table) = understand(run, delete)?;
-    privileges::check_relation(
-        &run.scope.catalog,
-        &run.scope.caller.role,
-        relation,
-        Privilege::Delete,
-    )?;
+    let others = check(run, delete, relation)?;
     run.scope.touch(relation.oid);
     let views = rewrite::check_views(&run.scope, relation)?;
     let streaming = relation.kind == RelationKind::StreamingTable;
-    let parts = match &delete.selection {
-        None => Vec::new(),
-        Some(predicate) => {
-            let items = rewrite::all_items(relation, &table.alias, streaming);
-            vec![Part {
-                query: rewrite::unmet(items, vec![table.from], predicate)?,
-                kind: RowKind::Kept,
-            }]
-        }
+    let items = rewrite::all_items(relation, &table.alias, streaming);
+    if !others.is_empty() {
+        // below NOT EXISTS a name that both sides have would mean the inner one only
+        let rows = joined(relation, &table, others, delete.selection.clone())?;
+        let scope = run.scope.writing(relation.oid, Privilege::Delete);
+        query::plan(&scope, rows, &run.params).await?;
+    }
+    let kept = match (others, &delete.selection) {
+        ([], None) => None,
+        ([], Some(condition)) => Some(rewrite::unmet(items, vec![table.from], condition)?),
+        (others, condition) => Some(rewrite::unmatched(
+            items,
+            table.from,
+            others.to_vec(),
+            condition.as_ref(),
+        )?),
     };
+    let kind = RowKind::Kept;
+    let parts = kept.into_iter().map(|query| Part { query, kind }).collect();
     let change = Change {
         parts,
         must_be_zero: Vec::new(),
         sources: HashMap::new(),
+        one_to_one: None,
     };
     let gone = rewrite::apply(run, relation, change, views).await?.deleted;
     run.session()?.with_transaction(|t| t.note_write("DELETE"));
@@ -56,14 +63,8 @@ pub(super) async fn describe(
     hints: &[Option<DataType>],
 ) -> Result<Description> {
     let (relation, table) = understand(run, delete)?;
-    privileges::check_relation(
-        &run.scope.catalog,
-        &run.scope.caller.role,
-        relation,
-        Privilege::Delete,
-    )?;
-    let items = rewrite::all_items(relation, &table.alias, false);
-    let rows = query::select(items, vec![table.from], delete.selection.clone())?;
+    let others = check(run, delete, relation)?;
+    let rows = joined(relation, &table, others, delete.selection.clone())?;
     let state = run.scope.writing(relation.oid, Privilege::Delete).state()?;
     let (params, _) = query::parameters(&state, Ast::Query(Box::new(rows)), hints).await?;
     Ok(Description {
@@ -72,13 +73,48 @@ pub(super) async fn describe(
     })
 }
 
+/// The rows that go, once per partner.
+fn joined(
+    relation: &Relation,
+    table: &Named,
+    others: &[TableWithJoins],
+    condition: Option<Expr>,
+) -> Result<Query> {
+    let from = std::iter::once(&table.from).chain(others).cloned();
+    let items = rewrite::all_items(relation, &table.alias, false);
+    query::select(items, from.collect(), condition)
+}
+
+/// Checks the rights on the table; what stands beside it.
+fn check<'a>(run: &Run, delete: &'a Delete, relation: &Relation) -> Result<&'a [TableWithJoins]> {
+    let others = delete.using.as_deref().unwrap_or_default();
+    check_rights(run, relation, Privilege::Delete, !others.is_empty())?;
+    Ok(others)
+}
+
+/// Refuses (42501) to change rows without the right to, and, for a statement that joins them with
+/// others, without the right to read them.
+pub(super) fn check_rights(
+    run: &Run,
+    relation: &Relation,
+    privilege: Privilege,
+    joins: bool,
+) -> Result<()> {
+    let (catalog, role) = (&run.scope.catalog, &run.scope.caller.role);
+    privileges::check_relation(catalog, role, relation, privilege)?;
+    match joins {
+        true => privileges::check_relation(catalog, role, relation, Privilege::Select),
+        false => Ok(()),
+    }
+}
+
 fn understand<'a>(run: &'a Run, delete: &Delete) -> Result<(&'a Relation, Named)> {
     let Delete {
         delete_token: _,
         optimizer_hints: _,
         tables,
         from,
-        using,
+        using: _,
         selection: _,
         returning,
         output,
@@ -89,11 +125,6 @@ fn understand<'a>(run: &'a Run, delete: &Delete) -> Result<(&'a Relation, Named)
         !tables.is_empty(),
         "DELETE of several tables",
         "delete from one table at a time",
-    )?;
-    clause(
-        using.is_some(),
-        "DELETE … USING",
-        "use WHERE … IN (SELECT …) or EXISTS",
     )?;
     clause(
         returning.is_some() || output.is_some(),
@@ -109,13 +140,13 @@ fn understand<'a>(run: &'a Run, delete: &Delete) -> Result<(&'a Relation, Named)
     let [table] = tables.as_slice() else {
         return Err(Error::unsupported(
             "DELETE from a join is not supported",
-            "use WHERE … IN (SELECT …)",
+            "use DELETE … USING",
         ));
     };
     clause(
         !table.joins.is_empty(),
         "DELETE from a join",
-        "use WHERE … IN (SELECT …)",
+        "use DELETE … USING",
     )?;
     target(run, &table.relation)
 }

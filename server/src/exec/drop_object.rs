@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use catalog::{Change, ObjectKind, Oid, Relation, RelationKind, Snapshot};
+use catalog::{Change, ObjectKind, Oid, Relation, RelationKind, Snapshot, names_temporary};
 use datafusion::sql::sqlparser::ast::ObjectName;
 
 use super::{Outcome, Run, relations};
@@ -197,7 +197,8 @@ fn schema(
     name: &ObjectName,
 ) -> Result<Option<(Oid, Change)>> {
     let name = single(name, "schema")?;
-    if system::SCHEMAS.contains(&name.as_str()) || name == DEFAULT_SCHEMA {
+    if system::SCHEMAS.contains(&name.as_str()) || name == DEFAULT_SCHEMA || names_temporary(&name)
+    {
         return Err(Error::refused(
             SqlState::INSUFFICIENT_PRIVILEGE,
             format!("cannot drop schema \"{name}\": it is part of the database"),

@@ -215,7 +215,8 @@ fn alone(name: &ObjectName, kind: &str) -> Result<String> {
 }
 
 fn schema<'a>(catalog: &'a Snapshot, name: &str) -> Result<&'a catalog::Schema> {
-    catalog.schema(name).ok_or_else(|| {
+    let found = catalog.schema(name).filter(|s| !s.is_temporary());
+    found.ok_or_else(|| {
         Error::refused(
             SqlState::INVALID_SCHEMA_NAME,
             format!("schema \"{name}\" does not exist"),

@@ -27,8 +27,9 @@ use crate::types;
 /// The table of that name, if rows can be put into it.
 ///
 /// # Errors
-/// 42P01, 3F000, 42809.
+/// 42P01, 3F000, 42809; 0A000 for a temporary table of another session.
 pub fn target<'a>(scope: &'a Scope, schema: &str, table: &str) -> Result<&'a Relation> {
+    let schema = scope.named_schema(schema)?;
     let Some(relation) = scope.catalog.relation(schema, table) else {
         if crate::system::SCHEMAS.contains(&schema) {
             return Err(Error::denied("table", table));

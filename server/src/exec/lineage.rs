@@ -39,7 +39,13 @@ pub(super) fn edges(
 
 /// The relation a plan names; `None` for what is not in the catalog.
 fn relation(scope: &Scope, name: &TableReference) -> Option<Oid> {
-    let schema = name.schema().unwrap_or(&scope.caller.schema);
     let (bare, _) = TableVersion::of(name.table());
-    scope.catalog.relation(schema, bare).map(|r| r.oid)
+    let written: Vec<String> = name
+        .schema()
+        .into_iter()
+        .chain([bare])
+        .map(str::to_owned)
+        .collect();
+    let (schema, bare) = scope.split_name(&written).ok()?;
+    scope.catalog.relation(&schema, &bare).map(|r| r.oid)
 }

@@ -3,19 +3,15 @@
 //! The source is read once, at the statement's cut; a row of the table that more than one row of the
 //! source matches is refused (21000), also where the action would be the same.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use catalog::{Privilege, Relation, RelationKind};
-use datafusion::datasource::MemTable;
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, Merge, MergeAction, MergeClause, MergeClauseKind, MergeInsertKind, SelectItem,
     TableFactor, TableWithJoins,
 };
 
 use super::delete::target;
-use super::rewrite::{self, Change, Named, Part, RowKind};
-use super::{Outcome, Run, query, rows};
+use super::rewrite::{self, Change, Named, Part, RowKind, once};
+use super::{Outcome, Run, query};
 use crate::dialect::refuse::clause;
 use crate::dialect::words::fold;
 use crate::error::{Error, Result, SqlState};
@@ -23,8 +19,6 @@ use crate::governance::privileges;
 
 /// The collected source goes by this name, which cannot be typed.
 const SOURCE: &str = "\u{2}merge source";
-/// Bytes the source may take.
-const SOURCE_LIMIT: usize = 512 << 20;
 
 /// Merges the source into the table.
 pub(super) async fn execute(run: &Run, merge: &Merge) -> Result<Outcome> {
@@ -76,7 +70,7 @@ struct Merging<'a> {
     streaming: bool,
     table: Named,
     source: TableWithJoins,
-    sources: HashMap<(String, String), Arc<dyn datafusion::catalog::TableProvider>>,
+    sources: once::Sources,
     on: Expr,
 }
 
@@ -90,28 +84,14 @@ impl<'a> Merging<'a> {
         let everything = SelectItem::Wildcard(Default::default());
         let read = query::select(vec![everything], vec![from], None)?;
         let (state, plan) = query::plan(&run.scope, read, &run.params).await?;
-        let schema = Arc::new(plan.schema().as_arrow().clone());
-        let batches = rows::collect(run, &state, &plan, SOURCE_LIMIT).await?;
-        let batches = batches
-            .into_iter()
-            .map(|b| {
-                Ok(arrow::record_batch::RecordBatch::try_new(
-                    Arc::clone(&schema),
-                    b.columns().to_vec(),
-                )?)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let provider = MemTable::try_new(schema, vec![batches])?;
+        let rows = once::collected(run, &state, &plan).await?;
         let key = (run.scope.caller.schema.clone(), SOURCE.to_owned());
         Ok(Self {
             relation,
             streaming: relation.kind == RelationKind::StreamingTable,
             table,
             source: rewrite::source_factor(SOURCE, alias),
-            sources: HashMap::from([(
-                key,
-                Arc::new(provider) as Arc<dyn datafusion::catalog::TableProvider>,
-            )]),
+            sources: once::Sources::from([(key, rows)]),
             on: (*merge.on).clone(),
         })
     }
@@ -198,6 +178,7 @@ impl<'a> Merging<'a> {
             parts,
             must_be_zero: vec![(self.ambiguous()?, ambiguity())],
             sources: self.sources.clone(),
+            one_to_one: None,
         })
     }
 

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
     VisitorMut,
 };
 
-use super::{Outcome, Run, rows, set_config};
+use super::{Outcome, Run, rows, series, set_config};
 use crate::dialect::words::fold;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
@@ -65,9 +65,10 @@ pub(super) async fn describe(
 /// 42P02 when the statement has parameters and none were given, 08P01 when too few were.
 pub(super) async fn bound_plan(
     state: &SessionState,
-    statement: Ast,
+    mut statement: Ast,
     params: &[ScalarValue],
 ) -> Result<LogicalPlan> {
+    series::bind(&mut statement, params)?;
     let plan = Box::pin(planned(state, statement)).await?;
     let wanted = semantics::parameters::types(&plan)?.len();
     if wanted > 0 && params.is_empty() {
@@ -134,9 +135,11 @@ fn name_columns(body: &mut SetExpr) -> bool {
 /// client declared, else what the plan wants, else text.
 pub(super) async fn parameters(
     state: &SessionState,
-    statement: Ast,
+    mut statement: Ast,
     hints: &[Option<DataType>],
 ) -> Result<(Vec<DataType>, LogicalPlan)> {
+    let mut hints = hints.to_vec();
+    series::describe(&mut statement, &mut hints)?;
     let plan = Box::pin(planned(state, statement)).await?;
     let inferred = semantics::parameters::types(&plan)?;
     let count = inferred

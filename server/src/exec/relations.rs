@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use catalog::{Change, Column, Oid, Privilege, Relation, RelationKind, Schema, Snapshot};
+use catalog::{
+    Change, Column, Oid, Privilege, Relation, RelationKind, Schema, Snapshot, names_temporary,
+};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as PlanStatement;
@@ -15,12 +17,11 @@ use super::{Outcome, Run, query};
 use crate::dialect::time_travel::TableVersion;
 use crate::dialect::words::parts;
 use crate::engine::Engine;
-use crate::engine::open::location;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 use crate::views::Kept;
-use crate::{lake, system, tasks, types};
+use crate::{system, tasks, types};
 
 /// Ends a statement that has written: notes it for the transaction block and answers with the tag.
 pub(super) fn done(run: &Run, command: &'static str) -> Result<Outcome> {
@@ -147,9 +148,19 @@ pub(super) struct Place {
 /// # Errors
 /// 3F000, 42501.
 pub(super) fn place(scope: &Scope, name: &ObjectName) -> Result<Place> {
-    let (schema, name) = scope.split_name(&parts(name))?;
+    let (schema, name) = match parts(name).as_slice() {
+        // a temporary table of that name is no hindrance
+        [name] => (scope.caller.schema.clone(), name.clone()),
+        written => scope.split_name(written)?,
+    };
     if system::SCHEMAS.contains(&schema.as_str()) {
         return Err(Error::denied("schema", &schema).with_detail("system schemas take no objects"));
+    }
+    if names_temporary(&schema) {
+        return Err(Error::unsupported(
+            format!("schema \"{schema}\" takes tables only"),
+            "use CREATE TEMPORARY TABLE",
+        ));
     }
     let Some(found) = scope.catalog.schema(&schema) else {
         return Err(no_schema(&schema));
@@ -166,6 +177,69 @@ pub(super) fn place(scope: &Scope, name: &ObjectName) -> Result<Place> {
         name,
         owner,
     })
+}
+
+/// Where a new temporary table goes: a schema of its session, made now if it is the first one.
+///
+/// # Errors
+/// 0A000 at a door whose sessions are too short, 42P16 for a name in another schema.
+pub(super) async fn temporary_place(run: &Run, name: &ObjectName) -> Result<Place> {
+    let scope = &run.scope;
+    let session = run.session()?;
+    if !session.keeps_temporary() {
+        return Err(Error::unsupported(
+            "temporary tables are not supported at this door",
+            "connect by the PostgreSQL protocol, or create an ordinary table and drop it when done",
+        ));
+    }
+    let name = match parts(name).as_slice() {
+        [name] => name.clone(),
+        written => {
+            let (schema, name) = scope.split_name(written)?;
+            if !names_temporary(&schema) {
+                return Err(Error::refused(
+                    SqlState::INVALID_TABLE_DEFINITION,
+                    "cannot create temporary relation in non-temporary schema",
+                ));
+            }
+            name
+        }
+    };
+    let owner = privileges::role(&scope.catalog, &scope.caller.role)?.oid;
+    let engine = Arc::clone(&scope.engine);
+    // the session is told inside: it drops what there is, also when the statement ends early
+    let schema = to_its_end("create temporary schema", async move {
+        let _ddl = engine.ddl().await;
+        session.make_temporary(owner).await
+    })
+    .await?;
+    Ok(Place {
+        schema,
+        name,
+        owner,
+    })
+}
+
+/// Refuses (0A000) to keep a query that reads a temporary table.
+pub(super) fn no_temporary(scope: &Arc<Scope>, query: &ast::Query, what: &str) -> Result<()> {
+    let Some(own) = &scope.caller.temporary else {
+        return Ok(());
+    };
+    let own = scope.catalog.schema(own).map(|s| s.oid);
+    let read = named_relations(scope, query)?;
+    let mut read = read
+        .into_iter()
+        .filter_map(|oid| scope.catalog.relation_by_oid(oid));
+    match read.find(|r| Some(r.schema) == own) {
+        None => Ok(()),
+        Some(table) => Err(Error::unsupported(
+            format!(
+                "a {what} over temporary table \"{}\" is not supported",
+                table.name
+            ),
+            "store the rows in an ordinary table",
+        )),
+    }
 }
 
 impl Place {
@@ -215,26 +289,9 @@ where
     }
 }
 
-/// Takes relations that the catalog has let go out of the log, and deletes their files. The statement
-/// has succeeded by then: what cannot be deleted is logged and stays as files nobody reads.
+/// [`Engine::delete_storage`]; the statement has succeeded by then.
 pub(super) async fn delete_storage(engine: &Engine, relations: &[Relation]) {
-    for relation in relations {
-        if relation.kind == RelationKind::ExternalTable {
-            // its files are not ours
-            engine.external.forget(relation.oid).await;
-            continue;
-        }
-        if relation.location.is_none() {
-            continue;
-        }
-        let deleted = async {
-            engine.stream.drop_table(relation.oid).await?;
-            lake::delete(&location(relation)?).await
-        };
-        if let Err(e) = deleted.await {
-            tracing::warn!(relation = %relation.name, error = %e, "cannot delete a dropped relation's files");
-        }
-    }
+    engine.delete_storage(relations).await;
 }
 
 /// Relations that read one of `oids`, directly or through others; without `oids` themselves.

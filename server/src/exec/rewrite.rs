@@ -3,6 +3,8 @@
 //! The change runs alone on its table over the newest stored state, with the tail flushed before.
 //! Its sources are read at the statement's cut. Rows keep their `_lsn`.
 
+pub(super) mod once;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -12,9 +14,7 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::Schema;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use catalog::{Oid, Relation, RelationKind};
-use datafusion::catalog::TableProvider;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, ObjectName, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, TableAlias,
     TableFactor, TableWithJoins,
@@ -72,7 +72,9 @@ pub(super) struct Change {
     /// Queries that must give 0, with the refusal when they do not.
     pub must_be_zero: Vec<(Query, Error)>,
     /// Sources beside the table, by the name the queries use.
-    pub sources: HashMap<(String, String), Arc<dyn TableProvider>>,
+    pub sources: once::Sources,
+    /// How it is refused that a row of before becomes several, for a change that is to keep their number.
+    pub one_to_one: Option<fn() -> Error>,
 }
 
 /// Materialized views that have counted a table's rows.
@@ -204,8 +206,18 @@ pub(super) async fn apply(
                 None => return Err(Error::Internal("a table's row count is unknown".to_owned())),
             };
             let counts = Counts::default();
-            let adds = write(run, &inner, &snapshot, &intake, change.parts, &counts).await?;
+            let most = change.one_to_one.map(|refusal| (before, refusal));
+            let to = Target {
+                scope: &inner,
+                snapshot: &snapshot,
+                intake: &intake,
+                most,
+            };
+            let adds = Box::pin(write(run, to, change.parts, &counts)).await?;
             let counted = counts.of(before);
+            if most.is_some() && counted.deleted > 0 {
+                return Err(Error::Internal("an update would lose rows".to_owned()));
+            }
             if counted.updated + counted.inserted + counted.deleted == 0 {
                 return Ok((snapshot.table, counted));
             }
@@ -265,28 +277,40 @@ impl Counts {
         count.fetch_add(rows as u64, Relaxed);
     }
 
+    /// Rows that stand for those of before.
+    fn of_before(&self) -> u64 {
+        self.kept.load(Relaxed) + self.updated.load(Relaxed)
+    }
+
     fn of(&self, before: u64) -> Counted {
         let updated = self.updated.load(Relaxed);
         Counted {
             updated,
             inserted: self.inserted.load(Relaxed),
-            deleted: before.saturating_sub(self.kept.load(Relaxed) + updated),
+            deleted: before.saturating_sub(self.of_before()),
         }
     }
 }
 
+/// Where the rows of a change go, and how many may stand for those of before.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    scope: &'a Arc<Scope>,
+    snapshot: &'a lake::LakeSnapshot,
+    intake: &'a Intake,
+    most: Option<(u64, fn() -> Error)>,
+}
+
 async fn write(
     run: &Run,
-    scope: &Arc<Scope>,
-    snapshot: &lake::LakeSnapshot,
-    intake: &Intake,
+    to: Target<'_>,
     parts: Vec<Part>,
     counts: &Counts,
 ) -> Result<Vec<deltalake::kernel::Add>> {
     let mut streams = Vec::new();
     let several = parts.len() > 1;
     for part in parts {
-        let (state, plan) = query::plan(scope, part.query, &run.params).await?;
+        let (state, plan) = query::plan(to.scope, part.query, &run.params).await?;
         if several {
             refuse_chance(&plan)?;
         }
@@ -296,13 +320,21 @@ async fn write(
             .map(move |batch| Ok::<_, Error>((kind, batch?)));
         streams.push(stream);
     }
-    let stored = Arc::clone(&snapshot.schema);
+    let stored = Arc::clone(&to.snapshot.schema);
     let batches = futures::stream::iter(streams).flatten().map(move |next| {
         let (kind, batch) = next?;
         counts.add(kind, batch.num_rows());
-        conform(&batch, &stored, (kind != RowKind::Kept).then_some(intake))
+        match to.most {
+            Some((most, refusal)) if counts.of_before() > most => return Err(refusal()),
+            _ => {}
+        }
+        conform(
+            &batch,
+            &stored,
+            (kind != RowKind::Kept).then_some(to.intake),
+        )
     });
-    lake::write_files(snapshot, Box::pin(batches)).await
+    lake::write_files(to.snapshot, Box::pin(batches)).await
 }
 
 /// Refuses a condition that two parts may answer differently for one row, which would be in both of them
@@ -310,15 +342,12 @@ async fn write(
 fn refuse_chance(plan: &LogicalPlan) -> Result<()> {
     let mut by_chance = false;
     for input in plan.inputs() {
-        input.apply_with_subqueries(|node| {
-            by_chance |= node.expressions().iter().any(PlanExpr::is_volatile);
-            Ok(TreeNodeRecursion::Continue)
-        })?;
+        by_chance |= once::by_chance(input)?;
     }
     clause(
         by_chance,
-        "a condition that is different at every call, as with random()",
-        "store the values in a column first",
+        "a condition that may be different at every call, as with random() or a LIMIT for each row",
+        "store the values in a column, or the rows in a temporary table, first",
     )
 }
 
@@ -551,15 +580,46 @@ pub(super) fn unmet(
     if !has_subquery(condition) {
         return query::select(items, from, Some(is_not_true(condition.clone())));
     }
-    let mut everything = query::select(items.clone(), from.clone(), None)?;
+    let everything = query::select(items.clone(), from.clone(), None)?;
     let met = query::select(items, from, Some(condition.clone()))?;
+    Ok(except_all(everything, met))
+}
+
+/// The rows of a table that have no partner in `others`, by the condition that joins them; without one,
+/// every row is a partner.
+pub(super) fn unmatched(
+    items: Vec<SelectItem>,
+    table: TableWithJoins,
+    others: Vec<TableWithJoins>,
+    condition: Option<&Expr>,
+) -> Result<Query> {
+    if condition.is_some_and(has_subquery) {
+        // as in `unmet`: equal rows have the same partners
+        let mut from = vec![table.clone()];
+        from.extend(others);
+        let matched = query::select(items.clone(), from, condition.cloned())?;
+        return Ok(except_all(
+            query::select(items, vec![table], None)?,
+            matched,
+        ));
+    }
+    let one = SelectItem::UnnamedExpr(crate::dialect::parse_expr("1")?);
+    let partners = query::select(vec![one], others, condition.cloned())?;
+    let none = Expr::Exists {
+        subquery: Box::new(partners),
+        negated: true,
+    };
+    query::select(items, vec![table], Some(none))
+}
+
+fn except_all(mut everything: Query, without: Query) -> Query {
     everything.body = Box::new(SetExpr::SetOperation {
         op: SetOperator::Except,
         set_quantifier: SetQuantifier::All,
         left: everything.body,
-        right: met.body,
+        right: without.body,
     });
-    Ok(everything)
+    everything
 }
 
 fn has_subquery(condition: &Expr) -> bool {

@@ -1,10 +1,13 @@
 //! `SET`, `RESET`, `DISCARD`.
 
+use std::sync::Arc;
+
 use datafusion::sql::sqlparser::ast::{
     ContextModifier, DiscardObject, Expr, ObjectName, Reset, ResetStatement, Set,
     TransactionAccessMode, TransactionMode, UnaryOperator, Value,
 };
 
+use super::relations::to_its_end;
 use super::{Outcome, Run, token};
 use crate::dialect::words::{fold, parts};
 use crate::error::{Error, Result, SqlState};
@@ -112,8 +115,12 @@ pub(super) fn reset(run: &Run, statement: &ResetStatement) -> Result<Outcome> {
 }
 
 /// `DISCARD ALL` and its parts; statements prepared in the protocol are the door's.
-pub(super) fn discard(run: &Run, object: &DiscardObject) -> Result<Outcome> {
+pub(super) async fn discard(run: &Run, object: &DiscardObject) -> Result<Outcome> {
     let session = run.session()?;
+    if matches!(object, DiscardObject::ALL | DiscardObject::TEMP) {
+        let ending = Arc::clone(&session);
+        to_its_end("discard", async move { ending.drop_temporary().await }).await?;
+    }
     if matches!(object, DiscardObject::ALL) {
         session.with_settings(|s| s.reset_all());
         session.set_role(None)?;

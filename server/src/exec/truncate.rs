@@ -55,6 +55,7 @@ pub(super) async fn execute(run: &Run, truncate: &Truncate) -> Result<Outcome> {
             parts: Vec::new(),
             must_be_zero: Vec::new(),
             sources: HashMap::new(),
+            one_to_one: None,
         };
         rewrite::apply(run, relation, nothing, views).await?;
     }

@@ -102,7 +102,8 @@ pub fn check_owner(catalog: &Snapshot, role: &str, relation: &Relation) -> Resul
     }
 }
 
-/// Refuses (42501) a role without the privilege on a schema. Everybody may look into `public`.
+/// Refuses (42501) a role without the privilege on a schema. Everybody may look into `public`, and do
+/// anything in a schema of temporary tables: no session can name that of another.
 pub fn check_schema(
     catalog: &Snapshot,
     role: &str,
@@ -112,7 +113,7 @@ pub fn check_schema(
     let Some(schema) = catalog.schema_by_oid(schema) else {
         return Err(Error::Internal(format!("schema {schema} is gone")));
     };
-    let open = schema.name == "public" && privilege == Privilege::Usage;
+    let open = schema.is_temporary() || (schema.name == "public" && privilege == Privilege::Usage);
     match open
         || allowed(
             catalog,

@@ -11,10 +11,20 @@ use datafusion::logical_expr::expr::{Case, ScalarFunction};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 
+use super::integers::narrowed;
+
 /// Functions whose arguments and result are all of one type.
 const ALIKE: [&str; 4] = ["coalesce", "nullif", "greatest", "least"];
 /// Functions of a list and one of its elements.
 const OF_LIST: [&str; 4] = ["array_has", "array_contains", "list_has", "array_position"];
+
+/// The function that an array of oids is read by, which says what its parameter is.
+pub const OID_LIST: &str = "oid_list";
+
+/// The type of its result.
+pub fn oid_list() -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(DataType::UInt32, true)))
+}
 
 /// Every parameter of a plan, `$1` and so on, with its type where something decides it. A cast decides
 /// before anything else; otherwise what comes first does.
@@ -72,10 +82,22 @@ impl Found {
                     self.is(&binary.left, &DataType::Boolean);
                     self.is(&binary.right, &DataType::Boolean);
                 } else {
+                    self.beside_literal(&binary.left, &binary.right);
+                    self.beside_literal(&binary.right, &binary.left);
                     self.alike([&*binary.left, &*binary.right], columns);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A parameter beside a literal that fits is `integer`, whatever wider type the planner gives both.
+    fn beside_literal(&mut self, expr: &Expr, literal: &Expr) {
+        if let Expr::Placeholder(p) = expr
+            && narrowed(literal).is_some()
+        {
+            let entry = self.others.entry(p.id.clone()).or_default();
+            entry.get_or_insert(DataType::Int32);
         }
     }
 
@@ -98,7 +120,9 @@ impl Found {
 
     fn function(&mut self, call: &ScalarFunction, columns: &DFSchema) {
         let name = call.func.name();
-        if ALIKE.contains(&name) {
+        if name == OID_LIST {
+            call.args.iter().for_each(|arg| self.is(arg, &oid_list()));
+        } else if ALIKE.contains(&name) {
             self.alike(&call.args, columns);
         } else if OF_LIST.contains(&name)
             && let [list, element] = call.args.as_slice()
@@ -150,6 +174,7 @@ impl Found {
 fn known(expr: &Expr, columns: &DFSchema) -> Option<DataType> {
     match expr {
         Expr::Placeholder(p) => p.field.as_ref().map(|f| f.data_type().clone()),
+        other if narrowed(other).is_some() => Some(DataType::Int32),
         other => other.get_type(columns).ok().filter(|ty| !ty.is_null()),
     }
 }

@@ -281,6 +281,9 @@ const KNOWN: &[Known] = &[
     ),
 ];
 
+/// What a search path may name that is searched anyhow, or is nobody's.
+const IMPLIED: [&str; 3] = ["$user", "pg_catalog", "pg_temp"];
+
 /// A session's settings.
 #[derive(Debug)]
 pub struct Settings {
@@ -378,7 +381,7 @@ impl Settings {
         let path: Vec<String> = text
             .split(',')
             .map(|s| s.trim().trim_matches('"').to_owned())
-            .filter(|s| !s.is_empty() && s != "$user" && s != "pg_catalog")
+            .filter(|s| !s.is_empty() && !IMPLIED.contains(&s.as_str()))
             .collect();
         if path.is_empty() {
             vec![DEFAULT_SCHEMA.to_owned()]

@@ -11,6 +11,8 @@ pub(super) struct Access<'a> {
     superuser: bool,
     /// The role and all it is a member of, directly or not.
     roles: HashSet<Oid>,
+    /// Schemas of temporary tables that belong to other sessions.
+    foreign: HashSet<Oid>,
 }
 
 impl<'a> Access<'a> {
@@ -28,11 +30,21 @@ impl<'a> Access<'a> {
                 );
             }
         }
+        let temporary = catalog.schemas.iter().filter(|s| s.is_temporary());
         Self {
             catalog,
             superuser,
             roles,
+            foreign: temporary.map(|s| s.oid).collect(),
         }
+    }
+
+    /// The same for a session, which sees its own temporary tables.
+    pub(super) fn of_session(mut self, temporary: Option<&str>) -> Self {
+        if let Some(own) = temporary.and_then(|name| self.catalog.schema(name)) {
+            self.foreign.remove(&own.oid);
+        }
+        self
     }
 
     pub(super) fn superuser(&self) -> bool {
@@ -50,15 +62,20 @@ impl<'a> Access<'a> {
     }
 
     pub(super) fn sees_relation(&self, relation: &Relation) -> bool {
-        self.sees(ObjectKind::Relation, relation.oid, relation.owner)
+        !self.foreign.contains(&relation.schema)
+            && self.sees(ObjectKind::Relation, relation.oid, relation.owner)
     }
 
     pub(super) fn sees_model(&self, model: &Model) -> bool {
         self.sees(ObjectKind::Model, model.oid, model.owner)
     }
 
-    /// `public`, its own, granted ones, and those that hold something it sees.
+    /// `public`, its own, granted ones, and those that hold something it sees; of the schemas of
+    /// temporary tables, the session's.
     pub(super) fn sees_schema(&self, schema: &Schema) -> bool {
+        if schema.is_temporary() {
+            return !self.foreign.contains(&schema.oid);
+        }
         schema.name == "public"
             || self.sees(ObjectKind::Schema, schema.oid, schema.owner)
             || self

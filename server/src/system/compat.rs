@@ -9,6 +9,8 @@
 //! | `casts` | `::regclass`, `::oid`, `::"char"`, `pg_catalog.` types |
 //! | `exprs` | operators, `= ANY`, `COLLATE`, `LIKE … ESCAPE`, function names |
 //! | `empty` | queries over tables that never have rows |
+//! | `known` | whole statements of clients |
+//! | `lateral` | `unnest` of a column in `FROM` |
 //! | `subqueries` | correlated scalar, `EXISTS` and `ARRAY` subqueries → joins |
 //! | `names` | names of result columns |
 
@@ -16,6 +18,8 @@ mod build;
 mod casts;
 mod empty;
 mod exprs;
+mod known;
+mod lateral;
 mod names;
 mod scope;
 mod subqueries;
@@ -104,6 +108,7 @@ impl VisitorMut for Rewriter {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        known::replace(query);
         empty::fold(query);
         ControlFlow::Continue(())
     }
@@ -125,6 +130,7 @@ impl VisitorMut for Rewriter {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        lateral::unnest(select);
         names::name_columns(select);
         names::table_oids(select);
         casts::print_reg_columns(select);

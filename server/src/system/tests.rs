@@ -56,6 +56,7 @@ impl Database {
             session_role: "weir".to_owned(),
             database: "weir".to_owned(),
             search_path: vec!["public".to_owned()],
+            temporary: None,
             backend_pid: 7,
             settings: vec![Setting {
                 name: "TimeZone".to_owned(),

@@ -4,6 +4,7 @@ mod audit_log;
 mod columns;
 mod compaction_history;
 mod dead_letters;
+mod dependencies;
 mod grants;
 mod jobs;
 mod lineage_edges;
@@ -37,6 +38,7 @@ pub(super) async fn fill(
         "dead_letters" => return dead_letters::table(frame, cx),
         "columns" => columns::fill(frame, cx)?,
         "compaction_history" => compaction_history::fill(frame, cx)?,
+        "dependencies" => dependencies::fill(frame, cx)?,
         "grants" => grants::fill(frame, cx)?,
         "jobs" => jobs::fill(frame, cx)?,
         "lineage_edges" => lineage_edges::fill(frame, cx).await?,

@@ -17,7 +17,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::exec::Outcome;
 use crate::protocol::calls::SessionCalls;
 use crate::session::TransactionStatus;
-use crate::types::{arrow_type, pg_oid, sql_type_of};
+use crate::types::arrow_type;
 use crate::values::WireFormat;
 
 pub(super) struct Connection {
@@ -321,7 +321,7 @@ impl Connection {
                 .params
                 .iter()
                 .map(|p| match p.oid {
-                    0 => pg_oid(&sql_type_of(&p.ty)),
+                    0 => params::told(&p.ty),
                     oid => oid,
                 })
                 .collect();

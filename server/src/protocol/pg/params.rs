@@ -1,7 +1,9 @@
 //! Parameter values of a Bind message → scalars.
 
-use arrow::array::Array;
-use arrow::datatypes::DataType;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray};
+use arrow::datatypes::{DataType, Field, Int32Type, UInt32Type};
 use bytes::Bytes;
 use catalog::SqlType;
 use chrono_tz::Tz;
@@ -9,8 +11,12 @@ use datafusion::common::ScalarValue;
 
 use super::rows::Formats;
 use crate::error::{Error, Result, SqlState};
-use crate::types::{arrow_type, sql_type_of};
+use crate::types::{arrow_type, pg_oid, sql_type_of};
 use crate::values::{WireFormat, cast_exact, natural_scale, of_type};
+
+/// `oid` and `oid[]`.
+const OID: u32 = 26;
+const OID_ARRAY: u32 = 1028;
 
 /// Type of a numeric of which no more is known.
 const ANY_NUMERIC: SqlType = SqlType::Numeric {
@@ -58,6 +64,15 @@ pub(super) fn declared(oid: u32) -> Option<SqlType> {
         2951 => array(SqlType::Uuid),
         3807 => array(SqlType::Jsonb),
         _ => None,
+    }
+}
+
+/// The oid of the type that a statement takes: what a client is told that declared none.
+pub(super) fn told(ty: &DataType) -> u32 {
+    match ty {
+        DataType::UInt32 => OID,
+        DataType::List(of) if *of.data_type() == DataType::UInt32 => OID_ARRAY,
+        other => pg_oid(&sql_type_of(other)),
     }
 }
 
@@ -117,7 +132,14 @@ fn value_of(
         return Ok(ScalarValue::try_from(&param.ty)?);
     };
     let binary = format == WireFormat::Binary;
+    let oid = match param.oid {
+        0 => told(&param.ty),
+        oid => oid,
+    };
     let mut sql = match declared(param.oid) {
+        // four bytes without a sign
+        _ if binary && [OID, 28, 2205, 2206].contains(&oid) => SqlType::Int4,
+        _ if binary && oid == OID_ARRAY => SqlType::Array(Box::new(SqlType::Int4)),
         // text that stands where the statement takes another type is read as that type
         Some(SqlType::Text) if !binary => sql_type_of(&param.ty),
         Some(sql) => sql,
@@ -148,7 +170,10 @@ fn value_of(
         crate::values::valid_text(value).and_then(|text| reader.text(text))
     };
     read.map_err(|e| e.with_detail(format!("parameter ${number}")))?;
-    let array = reader.finish()?;
+    let mut array = reader.finish()?;
+    if binary && [OID, 28, 2205, 2206, OID_ARRAY].contains(&oid) {
+        array = unsigned(&array);
+    }
     let keep = param.ty == DataType::Null
         || (exact && param.ty.is_decimal())
         || array.data_type() == &param.ty;
@@ -159,6 +184,23 @@ fn value_of(
     };
     debug_assert_eq!(array.len(), 1);
     Ok(ScalarValue::try_from_array(&array, 0)?)
+}
+
+/// The same bits without their sign, also inside an array.
+fn unsigned(array: &ArrayRef) -> ArrayRef {
+    let numbers = |a: &ArrayRef| -> Option<ArrayRef> {
+        let numbers = a.as_primitive_opt::<Int32Type>()?;
+        Some(Arc::new(numbers.unary::<_, UInt32Type>(i32::cast_unsigned)))
+    };
+    let made = match array.as_list_opt::<i32>() {
+        None => numbers(array),
+        Some(list) => numbers(list.values()).map(|values| {
+            let field = Arc::new(Field::new_list_field(DataType::UInt32, true));
+            let (offsets, nulls) = (list.offsets().clone(), list.nulls().cloned());
+            Arc::new(ListArray::new(field, offsets, values, nulls)) as ArrayRef
+        }),
+    };
+    made.unwrap_or_else(|| Arc::clone(array))
 }
 
 /// What a statement's parameters are: the client's word first, then the statement's.

@@ -179,7 +179,16 @@ fn array_cast(element: Option<&DataType>, inner: &mut Expr) -> Option<Expr> {
     {
         return super::exprs::array_literal(text);
     }
-    matches!(element, DataType::Custom(..)).then(|| take(inner))
+    let DataType::Custom(name, _) = element else {
+        return None;
+    };
+    let inner = take(inner);
+    let parameter = matches!(&inner, Expr::Value(v) if matches!(v.value, Value::Placeholder(_)));
+    // the client has to be told what it is to send
+    Some(match parameter && last_name(name) == "oid" {
+        true => build::call("oid_list", vec![inner]),
+        false => inner,
+    })
 }
 
 pub(super) fn take(expr: &mut Expr) -> Expr {

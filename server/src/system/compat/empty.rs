@@ -4,9 +4,9 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArguments, GroupByExpr, Join, JoinConstraint,
-    JoinOperator, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value, Visit,
-    Visitor,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr,
+    Join, JoinConstraint, JoinOperator, Query, Select, SelectItem, SetExpr, TableFactor,
+    TableWithJoins, Value, Visit, Visitor,
 };
 
 use super::{build, scope};
@@ -101,8 +101,9 @@ fn fold_select(select: &mut Select) -> bool {
     super::names::name_columns(&mut empty);
     for item in &mut empty.projection {
         if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-            let column = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-            if !(column && scope.owns(expr)) {
+            let value = unnested(&*expr).unwrap_or(&*expr);
+            let column = matches!(value, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+            if !(column && scope.owns(value)) {
                 *expr = build::null_text();
             }
         }
@@ -121,6 +122,24 @@ fn fold_select(select: &mut Select) -> bool {
     empty.selection = build::all(std::iter::once(build::boolean(false)).chain(bound));
     *select = empty;
     true
+}
+
+/// What `unnest(…)` is called with: the element of a column keeps its type.
+fn unnested(expr: &Expr) -> Option<&Expr> {
+    let Expr::Function(Function {
+        name,
+        args: FunctionArguments::List(list),
+        ..
+    }) = expr
+    else {
+        return None;
+    };
+    match list.args.as_slice() {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(of))] => {
+            (scope::parts(name) == ["unnest"]).then_some(of)
+        }
+        _ => None,
+    }
 }
 
 fn last_part(expr: &Expr) -> Option<String> {

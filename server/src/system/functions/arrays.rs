@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array as _, ArrayRef, AsArray as _, BooleanArray, ListBuilder, StringArray, StringBuilder,
+    UInt32Builder,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field};
@@ -13,6 +14,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use crate::error::{Error, SqlState};
 use crate::types::sql_type;
 
 pub(super) fn all() -> Vec<Arc<ScalarUDF>> {
@@ -20,6 +22,7 @@ pub(super) fn all() -> Vec<Arc<ScalarUDF>> {
         Form::AnyOf,
         Form::ArrayOrEmpty,
         Form::ArrayPrefix,
+        Form::OidList,
         Form::Typeof,
     ]
     .into_iter()
@@ -35,6 +38,8 @@ enum Form {
     ArrayOrEmpty,
     /// `array_prefix(text, array)`: every element with the text before it.
     ArrayPrefix,
+    /// `oid_list(array)`: the array as one of oids; a parameter there is told to be one.
+    OidList,
     /// `pg_typeof(value)`: the name of its type.
     Typeof,
 }
@@ -49,7 +54,7 @@ impl ArrayFunction {
     fn new(form: Form) -> Self {
         let arguments = match form {
             Form::AnyOf | Form::ArrayPrefix => 2,
-            Form::ArrayOrEmpty | Form::Typeof => 1,
+            Form::ArrayOrEmpty | Form::OidList | Form::Typeof => 1,
         };
         Self {
             form,
@@ -64,6 +69,7 @@ impl ScalarUDFImpl for ArrayFunction {
             Form::AnyOf => "any_of",
             Form::ArrayOrEmpty => "array_or_empty",
             Form::ArrayPrefix => "array_prefix",
+            Form::OidList => crate::semantics::parameters::OID_LIST,
             Form::Typeof => "pg_typeof",
         }
     }
@@ -80,6 +86,7 @@ impl ScalarUDFImpl for ArrayFunction {
                 _ => text_list(),
             },
             Form::ArrayPrefix => text_list(),
+            Form::OidList => crate::semantics::parameters::oid_list(),
             Form::Typeof => DataType::Utf8,
         })
     }
@@ -101,6 +108,7 @@ impl ScalarUDFImpl for ArrayFunction {
             Form::AnyOf => any_of(&arrays[0], &arrays[1])?,
             Form::ArrayOrEmpty => array_or_empty(&arrays[0])?,
             Form::ArrayPrefix => array_prefix(&arrays[0], &arrays[1])?,
+            Form::OidList => oid_list(&arrays[0])?,
             Form::Typeof => Arc::clone(&arrays[0]),
         }))
     }
@@ -166,6 +174,31 @@ fn array_prefix(prefixes: &ArrayRef, arrays: &ArrayRef) -> QueryResult<ArrayRef>
         }
         // `ARRAY(subquery)` over nothing is empty, not NULL
         out.append(true);
+    }
+    Ok(Arc::new(out.finish()))
+}
+
+fn oid_list(arrays: &ArrayRef) -> QueryResult<ArrayRef> {
+    let field = Field::new_list_field(DataType::UInt32, true);
+    let mut out = ListBuilder::new(UInt32Builder::new()).with_field(field);
+    for row in 0..arrays.len() {
+        let items = elements(arrays, row);
+        for item in items.iter().flatten() {
+            let oid = match item.as_deref().map(str::parse) {
+                None => None,
+                Some(Ok(oid)) => Some(oid),
+                Some(Err(_)) => {
+                    let text = item.as_deref().unwrap_or_default();
+                    return Err(Error::refused(
+                        SqlState("22P02"),
+                        format!("invalid input syntax for type oid: \"{text}\""),
+                    )
+                    .into());
+                }
+            };
+            out.values().append_option(oid);
+        }
+        out.append(items.is_some());
     }
     Ok(Arc::new(out.finish()))
 }

@@ -145,9 +145,11 @@ pub(crate) fn strict_reg_oid(cx: &SystemContext, kind: &str, name: &str) -> Resu
 pub(crate) fn relation_oid(cx: &SystemContext, name: &str) -> Option<u32> {
     let parts = identifiers(name)?;
     match &parts[..] {
-        [name] => std::iter::once("pg_catalog")
+        [name] => (cx.temporary.as_deref().into_iter())
+            .chain(["pg_catalog"])
             .chain(cx.search_path.iter().map(String::as_str))
             .find_map(|schema| in_schema(cx, schema, name)),
+        [schema, name] if schema == "pg_temp" => in_schema(cx, cx.temporary.as_deref()?, name),
         [schema, name] => in_schema(cx, schema, name),
         [database, schema, name] if *database == cx.database => in_schema(cx, schema, name),
         _ => None,
@@ -225,6 +227,7 @@ fn identifiers(text: &str) -> Option<Vec<String>> {
     let mut chars = text.trim().chars().peekable();
     loop {
         let mut part = String::new();
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
         if chars.next_if_eq(&'"').is_some() {
             loop {
                 match chars.next()? {
@@ -233,10 +236,12 @@ fn identifiers(text: &str) -> Option<Vec<String>> {
                     c => part.push(c),
                 }
             }
+            while chars.next_if(|c| c.is_whitespace()).is_some() {}
         } else {
             while let Some(c) = chars.next_if(|c| *c != '.') {
                 part.extend(c.to_lowercase());
             }
+            part.truncate(part.trim_end().len());
         }
         if part.is_empty() {
             return None;
@@ -259,6 +264,8 @@ mod tests {
         let parts = |t: &str| identifiers(t).map(|p| p.join("|"));
         assert_eq!(parts("Sales.Orders").as_deref(), Some("sales|orders"));
         assert_eq!(parts("\"A.b\".\"c\"\"d\"").as_deref(), Some("A.b|c\"d"));
+        assert_eq!(parts("\"public\" . \"A\"").as_deref(), Some("public|A"));
+        assert_eq!(parts(" Public. a ").as_deref(), Some("public|a"));
         assert_eq!(parts(""), None);
         assert_eq!(parts("a."), None);
         assert_eq!(parts("\"a"), None);

@@ -1,5 +1,7 @@
 //! Functions about the server and this connection: `version()`, `current_schema()`, …
 
+use catalog::{Oid, Schema};
+
 use super::{Entry, Row};
 use crate::error::{Error, Result, SqlState};
 use crate::system::frame::{Cell, Kind};
@@ -41,9 +43,15 @@ pub(super) const LIST: &[Entry] = &[
         let utf8 = |name: &str| name.eq_ignore_ascii_case("utf8");
         Ok(row.text(0).map(|n| if utf8(n) { 6 } else { -1 }).into())
     }),
-    ("pg_my_temp_schema", Kind::Id("oid"), |_, _| Ok(0.into())),
-    ("pg_is_other_temp_schema", Kind::Bool, |_, _| {
-        Ok(false.into())
+    ("pg_my_temp_schema", Kind::Id("oid"), |cx, _| {
+        Ok(own_temporary(cx).map_or(0, |oid| oid.0).into())
+    }),
+    ("pg_is_other_temp_schema", Kind::Bool, |cx, row| {
+        let schema = row
+            .oid(0)
+            .and_then(|oid| cx.catalog.schema_by_oid(Oid(oid)));
+        let other = |s: &Schema| s.is_temporary() && own_temporary(cx) != Some(s.oid);
+        Ok(row.oid(0).map(|_| schema.is_some_and(other)).into())
     }),
     // there are no advisory locks to let go of
     ("pg_advisory_unlock_all", Kind::Text, |_, _| Ok("".into())),
@@ -74,10 +82,18 @@ fn search_path(cx: &SystemContext) -> impl Iterator<Item = String> {
         .cloned()
 }
 
+fn own_temporary(cx: &SystemContext) -> Option<Oid> {
+    let own = cx.temporary.as_deref()?;
+    cx.catalog.schema(own).map(|s| s.oid)
+}
+
 fn current_schemas(cx: &SystemContext, row: &Row<'_>) -> Result<Cell> {
     let mut all: Vec<String> = search_path(cx).collect();
     if row.flag(0).unwrap_or(false) && !all.iter().any(|s| s == "pg_catalog") {
         all.insert(0, "pg_catalog".to_owned());
+        if let Some(own) = &cx.temporary {
+            all.insert(0, own.clone());
+        }
     }
     Ok(all.into())
 }

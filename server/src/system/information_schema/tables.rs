@@ -1,6 +1,6 @@
 //! `information_schema.tables`.
 
-use catalog::RelationKind;
+use catalog::{RelationKind, names_temporary};
 
 use super::{is_listed, system_tables};
 use crate::error::Result;
@@ -15,6 +15,9 @@ pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
         let (ty, insertable) = match relation.kind {
             RelationKind::View | RelationKind::MaterializedView => ("VIEW", "NO"),
             RelationKind::ExternalTable => ("FOREIGN", "NO"),
+            RelationKind::Table | RelationKind::StreamingTable if names_temporary(schema) => {
+                ("LOCAL TEMPORARY", "YES")
+            }
             RelationKind::Table | RelationKind::StreamingTable => ("BASE TABLE", "YES"),
         };
         row(frame, cx, schema, &relation.name, ty, insertable)?;

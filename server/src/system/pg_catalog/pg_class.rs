@@ -13,8 +13,9 @@ use crate::system::{SystemContext, option_list, relkind, shapes};
 pub(super) const HEAP: u32 = 2;
 
 pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
-    for (_, relation) in cx.relations() {
-        user_relation(frame, cx, relation)?;
+    for (schema, relation) in cx.relations() {
+        let temporary = ::catalog::names_temporary(schema);
+        user_relation(frame, cx, relation, temporary)?;
     }
     for shape in shapes::all() {
         // below this line PostgreSQL has tables, above it views
@@ -36,7 +37,12 @@ pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "reltuples is an estimate")]
-fn user_relation(frame: &mut Frame, cx: &SystemContext, relation: &Relation) -> Result<()> {
+fn user_relation(
+    frame: &mut Frame,
+    cx: &SystemContext,
+    relation: &Relation,
+    temporary: bool,
+) -> Result<()> {
     let figures =
         figures(&cx.head, relation.oid).filter(|_| relation.kind != RelationKind::MaterializedView);
     let rows = figures.and_then(|f| f.rows()).map_or(-1.0, |r| r as f64);
@@ -55,7 +61,7 @@ fn user_relation(frame: &mut Frame, cx: &SystemContext, relation: &Relation) -> 
         ),
         ("relpages", pages.into()),
         ("reltuples", rows.into()),
-        ("relpersistence", "p".into()),
+        ("relpersistence", if temporary { "t" } else { "p" }.into()),
         ("relkind", relkind(relation.kind).into()),
         ("relnatts", relation.columns.len().into()),
         ("relchecks", relation.checks.len().into()),
