@@ -202,17 +202,23 @@ async fn a_floor_survives_a_restart() {
     .await;
     let state = "SELECT floor_at, retention, late_dropped FROM weir.materialized_views";
     let total = "SELECT sum(v) FROM hourly";
-    let before = pg.rows(state).await.unwrap();
+    let mut before = pg.rows(state).await.unwrap();
     assert!(before[0][0].is_some());
     assert_eq!(pg.count(total).await, 5);
     pg.run("ALTER MATERIALIZED VIEW hourly SET (retention = 'none')")
         .await;
-    for _ in 0..2 {
+    for start in 0..2 {
         drop(pg);
         server = server.restart().await;
         pg = server.connect().await;
         let after = pg.rows(state).await.unwrap();
-        assert_eq!(after[0][0], before[0][0]);
+        if start == 0 {
+            // a job may have been about to raise it when the retention was taken away
+            assert!(after[0][0] >= before[0][0]);
+        } else {
+            assert_eq!(after[0][0], before[0][0]);
+        }
+        before = after;
         assert_eq!(pg.count(total).await, 5);
         pg.run("INSERT INTO s VALUES (100, now() - INTERVAL '3 days')")
             .await;
@@ -261,7 +267,8 @@ async fn a_published_result_is_a_plain_table() {
             }
         }
         wait::until("published", LIMIT, || async {
-            if !std::path::Path::new(&path).join("_delta_log").exists() {
+            let first = "_delta_log/00000000000000000001.json";
+            if !std::path::Path::new(&path).join(first).exists() {
                 return None;
             }
             let batches = delta::query(&path, "SELECT CAST(sum(total) AS BIGINT) FROM t").await;
