@@ -103,3 +103,39 @@ async fn types_of_parameters_are_those_of_postgresql() {
     let found: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
     assert_eq!(found, ["bool", "text"]);
 }
+
+/// What a client declares is what it gets, whatever the value: a small `bigint` is no `integer`.
+#[tokio::test(flavor = "multi_thread")]
+async fn declared_types_hold_for_every_value() {
+    use tokio_postgres::types::Type;
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    pg.run("CREATE TABLE sales (id INT, n BIGINT)").await;
+    pg.run("INSERT INTO sales VALUES (1, 10), (2, 20), (3, 30)")
+        .await;
+    for (sql, wanted) in [
+        ("SELECT $1", 2_i64),
+        ("SELECT $1 + 1", 3),
+        ("SELECT 1 - -$1", 3),
+        ("SELECT x + 1 FROM (SELECT $1 AS x) AS t", 3),
+        ("SELECT (SELECT $1) * 2", 4),
+        ("SELECT CASE WHEN true THEN $1 ELSE 0 END", 2),
+        ("SELECT sum(id + $1)::bigint FROM sales", 12),
+        ("SELECT n FROM sales WHERE id = $1", 20),
+        (
+            "SELECT count(*) FROM (SELECT id FROM sales LIMIT $1) AS t",
+            2,
+        ),
+        (
+            "SELECT n + $1 FROM sales GROUP BY n + $1 ORDER BY 1 LIMIT 1",
+            12,
+        ),
+        ("SELECT count(*) FROM sales WHERE id IN ($1, 3)", 2),
+    ] {
+        let prepared = pg.client().prepare_typed(sql, &[Type::INT8]).await;
+        let prepared = prepared.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+        let row = pg.client().query_one(&prepared, &[&2_i64]).await;
+        let row = row.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+        assert_eq!(row.get::<_, i64>(0), wanted, "{sql}");
+    }
+}

@@ -88,7 +88,8 @@ pub(super) async fn bound_plan(
     }
     let plan = match params.is_empty() {
         true => plan,
-        false => plan.with_param_values(ParamValues::from(params.to_vec()))?,
+        false => semantics::parameters::keep_bigint(plan, params)?
+            .with_param_values(ParamValues::from(params.to_vec()))?,
     };
     Ok(semantics::apply(plan)?)
 }

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, Result};
-use datafusion::logical_expr::expr::{Case, ScalarFunction};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr::{Case, Cast, Placeholder, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 
@@ -50,6 +51,46 @@ pub fn types(plan: &LogicalPlan) -> Result<HashMap<String, Option<DataType>>> {
         })
     })?;
     Ok(found.finish())
+}
+
+/// The plan with its parameters of type `bigint` cast to it: the value of one would pass for a literal, which
+/// is an `integer` when it is small. Arguments of functions and counts of rows stay as they are, since
+/// some of them must be literals.
+pub fn keep_bigint(plan: LogicalPlan, params: &[ScalarValue]) -> Result<LogicalPlan> {
+    let wide = |value: &ScalarValue| matches!(value, ScalarValue::Int64(Some(_)));
+    if !params.iter().any(wide) {
+        return Ok(plan);
+    }
+    let is_wide = |p: &Placeholder| {
+        let number: Option<usize> = p.id.strip_prefix('$').and_then(|n| n.parse().ok());
+        let value = number.and_then(|n| params.get(n.checked_sub(1)?));
+        value.is_some_and(wide)
+    };
+    let marked = plan.transform_down_with_subqueries(|node| {
+        if matches!(node, LogicalPlan::Limit(_)) {
+            return Ok(Transformed::no(node));
+        }
+        let names = NamePreserver::new(&node);
+        node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let cast = expr.transform_down(|e| {
+                Ok(match e {
+                    Expr::ScalarFunction(_)
+                    | Expr::AggregateFunction(_)
+                    | Expr::WindowFunction(_)
+                    | Expr::Cast(_)
+                    | Expr::TryCast(_) => Transformed::new(e, false, TreeNodeRecursion::Jump),
+                    Expr::Placeholder(p) if is_wide(&p) => {
+                        let cast = Cast::new(Box::new(Expr::Placeholder(p)), DataType::Int64);
+                        Transformed::new(Expr::Cast(cast), true, TreeNodeRecursion::Jump)
+                    }
+                    other => Transformed::no(other),
+                })
+            })?;
+            Ok(cast.update_data(|expr| name.restore(expr)))
+        })
+    })?;
+    Ok(marked.data)
 }
 
 #[derive(Default)]
