@@ -283,8 +283,8 @@ impl SystemContext {
 /// `pg_class.relkind` of a relation.
 fn relkind(kind: RelationKind) -> &'static str {
     match kind {
-        RelationKind::Table | RelationKind::StreamingTable => "r",
-        RelationKind::ExternalTable => "f",
+        // an external one is no "f": clients would ask which foreign server has it
+        RelationKind::Table | RelationKind::StreamingTable | RelationKind::ExternalTable => "r",
         RelationKind::View => "v",
         RelationKind::MaterializedView => "m",
     }

@@ -109,9 +109,9 @@ impl Core {
             .ok()
     }
 
-    /// Less than an eighth of the tails' memory is left.
+    /// Less than a quarter of the tails' memory is left: what has been let in by then fits.
     pub(super) fn is_almost_full(&self) -> bool {
-        self.budget.available_permits() < (self.units / 8) as usize
+        self.budget.available_permits() < (self.units / 4) as usize
     }
 
     /// As [`Self::reserve`] for rows that are there already: takes what is left, at once.
