@@ -157,7 +157,7 @@ impl Engine {
         for relation in relations {
             if relation.kind == RelationKind::ExternalTable {
                 // its files are not ours
-                self.external.forget(relation.oid).await;
+                self.external.forget(relation.oid);
                 continue;
             }
             if relation.location.is_none() {

@@ -63,6 +63,21 @@ pub struct Column {
     pub since: Option<Oid>,
 }
 
+impl Column {
+    /// A column that may hold NULL, with nothing else said of it.
+    pub fn plain(name: impl Into<String>, sql_type: SqlType) -> Self {
+        Self {
+            name: name.into(),
+            sql_type,
+            nullable: true,
+            default: None,
+            generated: None,
+            comment: None,
+            since: None,
+        }
+    }
+}
+
 /// What only materialized views have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaterializedView {

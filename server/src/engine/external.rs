@@ -5,7 +5,7 @@
 //! file lacks is NULL, what it has beside them is not seen.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use catalog::{Oid, Relation};
@@ -21,7 +21,6 @@ use datafusion::datasource::listing::{
 use datafusion::execution::SessionState;
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
-use tokio::sync::Mutex;
 use url::{Position, Url};
 
 use super::open::location;
@@ -214,20 +213,24 @@ pub struct Known(Mutex<HashMap<Oid, Arc<LakeSnapshot>>>);
 
 impl Known {
     async fn newest(&self, relation: &Relation) -> Result<Arc<LakeSnapshot>> {
-        let at = location(relation)?;
-        let mut known = self.0.lock().await;
-        let newest = match known.get(&relation.oid).filter(|k| k.root == at) {
+        // not held while a store is asked: one that does not answer must hold up its own readers only
+        let before = self.known().get(&relation.oid).cloned();
+        let newest = match before {
             Some(before) => before.refreshed().await?,
-            None => lake::open(&at, At::Latest).await?,
+            None => lake::open(&location(relation)?, At::Latest).await?,
         };
         let newest = Arc::new(newest);
-        known.insert(relation.oid, Arc::clone(&newest));
+        self.known().insert(relation.oid, Arc::clone(&newest));
         Ok(newest)
     }
 
     /// Lets a table go.
-    pub async fn forget(&self, table: Oid) {
-        self.0.lock().await.remove(&table);
+    pub fn forget(&self, table: Oid) {
+        self.known().remove(&table);
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Oid, Arc<LakeSnapshot>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An external table as it is now, or, if it is a Delta table, as it was.
@@ -250,7 +253,7 @@ impl Known {
                     None => self.newest(relation).await?,
                     Some(version) => Arc::new(lake::open(&at, version).await?),
                 };
-                let table = WeirTable::stored_as(relation.oid, snapshot, schema);
+                let table = WeirTable::foreign(relation.oid, snapshot, schema);
                 Ok(Arc::new(table))
             }
             (_, Some(_)) => Err(Error::unsupported(

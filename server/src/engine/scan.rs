@@ -38,8 +38,8 @@ use crate::types::LSN;
 pub struct WeirTable {
     head: Arc<TableHead>,
     schema: SchemaRef,
-    /// It is not the table as it goes on from here.
-    past: bool,
+    /// Others write it: nothing is told of what becomes of its rows.
+    foreign: bool,
 }
 
 impl WeirTable {
@@ -54,7 +54,7 @@ impl WeirTable {
         Self {
             head,
             schema,
-            past: false,
+            foreign: false,
         }
     }
 
@@ -77,17 +77,25 @@ impl WeirTable {
             upkeep: Upkeep::default(),
             tail: Vec::new(),
         };
+        Self::new(Arc::new(head), false)
+    }
+
+    /// [`Self::stored_as`] for a table that others write.
+    pub fn foreign(oid: Oid, snapshot: Arc<LakeSnapshot>, schema: SchemaRef) -> Self {
         Self {
-            past: true,
-            ..Self::new(Arc::new(head), false)
+            foreign: true,
+            ..Self::stored_as(oid, snapshot, schema)
         }
     }
 
-    /// The table behind a scan in a logical plan, if it is one of ours as it goes on.
+    /// The table behind a scan in a logical plan, if it is one of ours.
     pub fn behind(source: &Arc<dyn TableSource>) -> Option<Self> {
         let provider = source_as_provider(source).ok()?;
         let provider: &dyn std::any::Any = provider.as_ref();
-        provider.downcast_ref::<Self>().filter(|t| !t.past).cloned()
+        provider
+            .downcast_ref::<Self>()
+            .filter(|t| !t.foreign)
+            .cloned()
     }
 
     /// What it reads.

@@ -75,14 +75,8 @@ fn declared(s: &CreateExternalTable, table: &str) -> Result<Vec<Column>> {
 }
 
 fn found(schema: &arrow::datatypes::Schema) -> Vec<Column> {
-    let column = |field: &arrow::datatypes::FieldRef| Column {
-        name: field.name().clone(),
-        sql_type: types::sql_type(field),
-        nullable: true,
-        default: None,
-        generated: None,
-        comment: None,
-        since: None,
-    };
-    schema.fields().iter().map(column).collect()
+    let fields = schema.fields().iter();
+    fields
+        .map(|field| Column::plain(field.name(), types::sql_type(field)))
+        .collect()
 }

@@ -365,15 +365,7 @@ pub(super) fn query_columns(
         .chain(own.into_iter().skip(names.len()));
     let columns: Vec<Column> = names
         .zip(schema.fields())
-        .map(|(name, field)| Column {
-            name,
-            sql_type: types::sql_type(field),
-            nullable: true,
-            default: None,
-            generated: None,
-            comment: None,
-            since: None,
-        })
+        .map(|(name, field)| Column::plain(name, types::sql_type(field)))
         .collect();
     check_names(&columns)?;
     Ok(columns)
