@@ -45,6 +45,10 @@ WRITES = re.compile(
     r"drop\s+(?:table|view)\s+(?:if\s+exists\s+)?)(?P<name>[\w.\"]+)",
     re.I,
 )
+WRITES_INSIDE = re.compile(
+    r"\b(?:insert\s+into|update(?:\s+only)?|delete\s+from|merge\s+into)\s+([\w.\"]+)(?=\s+(?:set|select|values|using|as|where|returning|\()|\s*\()",
+    re.I,
+)
 # what nobody can compare
 BY_CHANCE = re.compile(
     r"\b(random|random_normal|now|clock_timestamp|gen_random_uuid|timeofday|pg_backend_pid|txid_current|"
@@ -169,16 +173,20 @@ def compared(theirs, ours, ordered):
     ours_rows = [
         tuple(v.rstrip(" ") if v is not None and cut else v for v, cut in zip(row, trimmed)) for row in ours_rows
     ]
-    exact = equal_rows(rows, ours_rows, ordered, [False] * len(numeric))
-    loose = exact or equal_rows(rows, ours_rows, ordered, numeric)
+    exact = equal_rows(rows, ours_rows, ordered is not None, [False] * len(numeric))
+    loose = exact or equal_rows(rows, ours_rows, ordered is not None, numeric)
     if not loose:
-        if ordered and equal_rows(rows, ours_rows, False, numeric):
-            return WRONG, "other order"
+        if ordered is not None and equal_rows(rows, ours_rows, False, numeric):
+            keys = sort_columns(ordered, theirs.names)
+            if keys is None or not same_order(rows, ours_rows, keys):
+                return WRONG, "other order"
+            loose = True  # rows that the keys do not tell apart come in any order
+    if not loose:
         return WRONG, shown_difference(rows, ours_rows)
     types = all(map(same_type, theirs.types, ours.types))
     if theirs.names != ours.names:
         return WRONG, f"names {theirs.names} against {ours.names}"
-    if types and exact:
+    if types and (exact or equal_rows(rows, ours_rows, False, [False] * len(numeric))):
         return AGREE, None
     odd = [(t, o) for t, o in zip(theirs.types, ours.types) if not same_type(t, o)]
     if any(not (t in NUMBERS and o in NUMBERS) for t, o in odd):
@@ -215,8 +223,29 @@ def shown_difference(theirs, ours):
     return "rows"
 
 
-def is_ordered(statement):
-    """ORDER BY outside of parentheses."""
+def sort_columns(keys, names):
+    """Places of the result's columns that a list of ORDER BY names; None when one is no column."""
+    columns = []
+    for item in re.split(r",(?![^(]*\))", keys):
+        word = re.sub(r"\s+(asc|desc|nulls\s+(first|last)|using\s+\S+)", "", item.strip(), flags=re.I).strip()
+        word = word.split(".")[-1].strip('"').lower()
+        if word.isdigit() and 0 < int(word) <= len(names):
+            columns.append(int(word) - 1)
+        elif word in names:
+            columns.append(names.index(word))
+        else:
+            return None
+    return columns
+
+
+def same_order(theirs, ours, columns):
+    return all(
+        all(close(row[c], other[c]) for c in columns) for row, other in zip(theirs, ours)
+    )
+
+
+def ordered_by(statement):
+    """What stands behind ORDER BY outside of parentheses; None without."""
     depth, outside = 0, []
     at = 0
     while found := oracle.TOKEN.search(statement, at):
@@ -225,7 +254,11 @@ def is_ordered(statement):
         depth += {"(": 1, ")": -1}.get(found[0], 0)
         at = found.end()
     outside.append(statement[at:])
-    return re.search(r"\border\s+by\b", " ".join(outside), re.I) is not None
+    outside = "".join(outside)
+    if not re.search(r"\border\s+by\b", outside, re.I):
+        return None
+    last = re.split(r"\border\s+by\b", statement, flags=re.I)[-1]
+    return re.split(r"\b(limit|offset|fetch|for)\b", last, flags=re.I)[0]
 
 
 # --- a file ------------------------------------------------------------------------------------------
@@ -307,6 +340,10 @@ class Run:
 
     def read(self, line, statement, plain):
         theirs, ours = self.theirs.ask(statement), self.ours.ask(statement)
+        if written := WRITES_INSIDE.findall(plain):
+            # WITH … INSERT changes its table in PostgreSQL
+            self.unlike.update(name.strip('"').lower() for name in written)
+            return
         if theirs.error == "57014" or ours.error == "57014":
             return
         words = set(re.findall(r"[\w]+", plain.lower()))
@@ -318,7 +355,7 @@ class Run:
         if words & self.unlike or words & self.functions or BY_CHANCE.search(plain) or "pg_" in plain.lower():
             kind, reason = APART, None
         else:
-            kind, reason = compared(theirs, ours, is_ordered(plain))
+            kind, reason = compared(theirs, ours, ordered_by(plain))
         if kind == ACCEPTS and theirs.error in ("42P01", "42704"):
             kind = APART
         self.found.append((kind, free and kind != APART, line, plain, reason))
