@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, StringArray, StringBuilder};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use chrono_tz::Tz;
 use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
@@ -16,6 +16,7 @@ use datafusion::logical_expr::{
 };
 
 use super::casts::unnamed;
+use super::functions;
 use crate::error::Error;
 use crate::types::TYPE_KEY;
 use crate::values::{self, ColumnWriter, Style, WireFormat};
@@ -100,6 +101,14 @@ impl Conversion for Read {
         if let Some(n) = tag.and_then(|t| t.strip_prefix("varchar:")?.parse().ok()) {
             return Ok(Arc::new(truncated(texts, n)));
         }
+        if tag.is_some_and(|t| t == "jsonb") {
+            let normal = |text: Option<&str>| text.map(functions::normalized).transpose();
+            let normal = texts
+                .iter()
+                .map(normal)
+                .collect::<Result<StringArray, _>>()?;
+            return Ok(Arc::new(normal));
+        }
         let mut reader = values::reader(&self.to, zone)?;
         for text in texts {
             match text {
@@ -128,7 +137,7 @@ impl Conversion for Write {
     }
 
     fn result(&self) -> FieldRef {
-        Arc::new(arrow::datatypes::Field::new("text", DataType::Utf8, true))
+        Arc::new(Field::new("text", DataType::Utf8, true))
     }
 
     fn convert(&self, array: &ArrayRef, zone: Tz) -> Result<ArrayRef, Error> {
@@ -150,6 +159,24 @@ impl Conversion for Write {
         }
         Ok(Arc::new(texts.finish()))
     }
+}
+
+/// One value by PostgreSQL's output rules.
+pub(super) fn shown(
+    array: &ArrayRef,
+    field: &Field,
+    row: usize,
+    zone: Tz,
+) -> Result<String, Error> {
+    let style = Style {
+        time_zone: zone,
+        ..Style::default()
+    };
+    let one = array.slice(row, 1);
+    let cells = ColumnWriter::new(field, &one, WireFormat::Text, style)?;
+    let mut cell = Vec::new();
+    cells.write(0, &mut cell)?;
+    Ok(values::valid_text(&cell)?.to_owned())
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -187,13 +214,21 @@ impl<F: Conversion> ScalarUDFImpl for Function<F> {
             .convert(&array, zone)
             .map_err(DataFusionError::from)?;
         Ok(match scalar {
-            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&converted, 0)?),
+            true => ColumnarValue::Scalar(first(&converted)?),
             false => ColumnarValue::Array(converted),
         })
     }
 }
 
-fn session_zone(options: &ConfigOptions) -> Tz {
+/// The first value of an array. A list keeps what its field says of its elements.
+pub(super) fn first(array: &ArrayRef) -> Result<ScalarValue> {
+    match array.as_list_opt::<i32>() {
+        Some(list) => Ok(ScalarValue::List(Arc::new(list.slice(0, 1)))),
+        None => ScalarValue::try_from_array(array, 0),
+    }
+}
+
+pub(super) fn session_zone(options: &ConfigOptions) -> Tz {
     let name = options.execution.time_zone.as_deref().unwrap_or("UTC");
     Tz::from_str(name).unwrap_or(Tz::UTC)
 }
