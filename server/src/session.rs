@@ -164,6 +164,25 @@ impl Session {
         Ok(Self::make(engine, role, door, None))
     }
 
+    /// Another session of the same role and door, with the settings of this one.
+    ///
+    /// # Errors
+    /// 28000 for a role that may not log in any more.
+    pub fn sibling(&self) -> Result<Arc<Self>> {
+        let (role, session_role, settings) = {
+            let inner = self.inner();
+            let roles = (inner.role.clone(), inner.session_role.clone());
+            (roles.0, roles.1, inner.settings.clone())
+        };
+        let session = Self::open(&self.engine, &session_role, self.door)?;
+        {
+            let mut inner = session.inner();
+            inner.role = role;
+            inner.settings = settings;
+        }
+        Ok(session)
+    }
+
     /// Opens a session for whoever has the write key of a table: it may add rows to that table. Its
     /// role is made up, so that traces tell such rows from those of people.
     pub fn open_for_writes(engine: &Arc<Engine>, name: &str, table: &Relation) -> Arc<Self> {
@@ -336,6 +355,10 @@ impl Session {
         turn: Turn,
         key: Option<RequestKey>,
     ) -> Result<Receipt> {
+        self.inner().transaction.check_failed()?;
+        if self.holds() {
+            Box::pin(self.commit_held()).await?;
+        }
         let scope = Arc::new(self.scope()?);
         let trace = Trace::ingest(self, &format!("{schema}.{table}"));
         let delivery = Delivery {
@@ -350,6 +373,7 @@ impl Session {
         let (stored, refused) = stored?;
         let token = exec::token::of(stored.lsn);
         self.inner().settings.set_last_token(&token);
+        self.with_transaction(|t| t.note_write("INGEST"));
         Ok(Receipt {
             accepted: stored.accepted,
             rejected: stored.rejected,

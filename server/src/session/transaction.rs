@@ -212,6 +212,20 @@ impl Transaction {
         }
     }
 
+    /// Refuses anything in a failed block.
+    ///
+    /// # Errors
+    /// 25P02.
+    pub fn check_failed(&self) -> Result<()> {
+        match self.failed {
+            false => Ok(()),
+            true => Err(Error::refused(
+                SqlState::IN_FAILED_SQL_TRANSACTION,
+                "current transaction is aborted, commands ignored until end of transaction block",
+            )),
+        }
+    }
+
     /// Refuses what may not run now.
     ///
     /// # Errors
@@ -221,11 +235,8 @@ impl Transaction {
             &statement.kind,
             Kind::Native(n) if matches!(**n, Ast::Rollback { .. } | Ast::Commit { .. })
         );
-        if self.failed && !ends {
-            return Err(Error::refused(
-                SqlState::IN_FAILED_SQL_TRANSACTION,
-                "current transaction is aborted, commands ignored until end of transaction block",
-            ));
+        if !ends {
+            self.check_failed()?;
         }
         if self.open && self.read_only && crate::exec::writes(statement) {
             return Err(Error::refused(
