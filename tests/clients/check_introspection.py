@@ -31,7 +31,7 @@ CREATE TABLE public.ev (d date, n int);
 OURS = """
 CREATE ROLE analyst LOGIN PASSWORD 'secret';
 CREATE TABLE sales.customer (id bigint NOT NULL, name varchar(40) NOT NULL DEFAULT 'x', balance numeric(12,2),
-  tags text[], doc jsonb, uid uuid, born date, seen timestamptz, ts timestamp, raw bytea);
+  tags text[], doc jsonb, uid uuid, born date, seen timestamptz, ts timestamp, raw bytea, m text);
 COMMENT ON TABLE sales.customer IS 'customers';
 COMMENT ON COLUMN sales.customer.name IS 'the name';
 INSERT INTO sales.customer (id, name, balance, tags) VALUES (1, 'a', 1.5, '{x,y}');

@@ -131,6 +131,7 @@ def wisconsin_tables():
 # --- comparison --------------------------------------------------------------------------------------
 
 NUMBERS = {20: "int8", 21: "int2", 23: "int4", 700: "float4", 701: "float8", 1700: "numeric", 26: "oid"}
+NUMBER_LISTS = {1005, 1007, 1016, 1021, 1022, 1231}
 TEXTS = {19, 25, 1043, 1042, 705, 18, 2275}
 
 
@@ -144,6 +145,9 @@ def close(theirs, ours):
         return True
     if theirs is None or ours is None:
         return False
+    if theirs.startswith("{") and ours.startswith("{"):
+        one, other = re.split(r"([{},])", theirs), re.split(r"([{},])", ours)
+        return len(one) == len(other) and all(map(close, one, other))
     try:
         a, b = float(theirs), float(ours)
     except ValueError:
@@ -165,7 +169,9 @@ def compared(theirs, ours, ordered):
     if len(theirs.names) != len(ours.names):
         return WRONG, f"columns {theirs.names} against {ours.names}"
     ours_rows = [tuple(v for v in row) for row in ours.rows]
-    numeric = [t in NUMBERS and o in NUMBERS for t, o in zip(theirs.types, ours.types)]
+    numeric = [
+        (t in NUMBERS and o in NUMBERS) or (t == o and t in NUMBER_LISTS) for t, o in zip(theirs.types, ours.types)
+    ]
     trimmed = [t == 1042 for t in theirs.types]
     rows = [
         tuple(v.rstrip(" ") if v is not None and cut else v for v, cut in zip(row, trimmed)) for row in theirs.rows
@@ -189,7 +195,8 @@ def compared(theirs, ours, ordered):
     if types and (exact or equal_rows(rows, ours_rows, False, [False] * len(numeric))):
         return AGREE, None
     odd = [(t, o) for t, o in zip(theirs.types, ours.types) if not same_type(t, o)]
-    if any(not (t in NUMBERS and o in NUMBERS) for t, o in odd):
+    alike = lambda t, o: (t in NUMBERS and o in NUMBERS) or (t in NUMBER_LISTS and o in NUMBER_LISTS)
+    if not all(alike(t, o) for t, o in odd):
         return WRONG, f"types {odd}"
     return NEAR, f"number types {odd}" if odd else "digits"
 
@@ -282,7 +289,9 @@ class Run:
     def __init__(self, name, script, theirs, ours):
         self.name, self.script, self.theirs, self.ours = name, script, theirs, ours
         self.unlike = set()
-        self.functions = set()
+        self.functions, self.routines = set(), set()
+        self.apart = set()
+        self.written = set()
         self.block = []
         self.found = []  # (class, relation-free, line, statement, reason)
 
@@ -326,9 +335,15 @@ class Run:
     def prepare(self, statement, plain):
         theirs, ours = self.theirs.ask(statement), self.ours.ask(statement)
         self.block.append(plain)
-        if named := re.match(r"create\s+(?:or\s+replace\s+)?(?:function|procedure|aggregate|operator|type|domain)\s+([\w.\"]+)", plain, re.I):
-            self.functions.add(named[1].split(".")[-1].strip('"').lower())
+        if named := re.match(r"create\s+(?:or\s+replace\s+)?(function|procedure|aggregate|operator|type|domain)\s+([\w.\"]+)", plain, re.I):
+            kept = self.routines if named[1].lower() in ("function", "procedure") else self.functions
+            kept.add(named[2].split(".")[-1].strip('"').lower())
         written = WRITES.match(plain)
+        if ours.error and (parents := re.search(r"\binherits\s*\(([^)]*)\)", plain, re.I)):
+            # PostgreSQL reads the children with the parent
+            self.apart.update(name.strip().lower() for name in parents[1].split(","))
+        if written:
+            self.written.add(written["name"].strip('"').lower())
         if written is None:
             if not plain.lower().startswith("create"):
                 return
@@ -347,12 +362,14 @@ class Run:
         if theirs.error == "57014" or ours.error == "57014":
             return
         words = set(re.findall(r"[\w]+", plain.lower()))
+        if words & self.routines:
+            self.apart |= self.written  # they may write
         if theirs.error is None and self.taken_over(words & self.unlike):
             ours = self.ours.ask(statement)
         free = False
         if theirs.error is None and theirs.rows is not None:
             free = self.relation_free(statement)
-        if words & self.unlike or words & self.functions or BY_CHANCE.search(plain) or "pg_" in plain.lower():
+        if words & (self.unlike | self.functions | self.routines | self.apart) or BY_CHANCE.search(plain) or "pg_" in plain.lower():
             kind, reason = APART, None
         else:
             kind, reason = compared(theirs, ours, ordered_by(plain))
@@ -380,8 +397,9 @@ class Run:
         declared = ", ".join(f'"{name}" {ty}' for (name, _), ty in zip(columns.rows, types))
         if self.ours.ask(f"CREATE TABLE {table} ({declared})").error:
             return False
+        blanks = [bare_type(ty) in ("character", "bpchar") for _, ty in columns.rows]
         literals = [
-            "(" + ", ".join("NULL" if v is None else f"{quoted(v)}::{t}" for v, t in zip(row, types)) + ")"
+            "(" + ", ".join("NULL" if v is None else f"{quoted(v.rstrip() if b else v)}::{t}" for v, t, b in zip(row, types, blanks)) + ")"
             for row in rows.rows
         ]
         if literals and self.ours.ask(f"INSERT INTO {table} VALUES " + ", ".join(literals)).error:

@@ -280,7 +280,7 @@ fn unnested_rows(factor: &TableFactor) -> Option<TableFactor> {
         } => {
             let name = parts(name).pop()?;
             let (_, columns, functions) = OF_LISTS.iter().find(|(n, ..)| *n == name)?;
-            if name == NAME && !with_ordinality {
+            if (name == NAME || functions.is_empty()) && !with_ordinality {
                 return None;
             }
             let given: Option<Vec<Expr>> = args
@@ -292,10 +292,13 @@ fn unnested_rows(factor: &TableFactor) -> Option<TableFactor> {
                 })
                 .collect();
             let given = given?;
-            let lists: Vec<Expr> = functions
-                .iter()
-                .map(|f| call_of(f, given.clone()))
-                .collect();
+            let lists: Vec<Expr> = match functions.is_empty() {
+                true => given,
+                false => functions
+                    .iter()
+                    .map(|f| call_of(f, given.clone()))
+                    .collect(),
+            };
             (lists, alias, *with_ordinality, columns.to_vec())
         }
         TableFactor::UNNEST {

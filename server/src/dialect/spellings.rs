@@ -122,7 +122,7 @@ fn read_interval(interval: &Interval) -> Option<Expr> {
         Expr::Value(ValueWithSpan {
             value: Value::SingleQuotedString(text),
             ..
-        }) if text.contains(['.', '@', 'P', 'w', 'c']) => Some(Expr::Cast {
+        }) if !is_simple(text) => Some(Expr::Cast {
             kind: CastKind::Cast,
             expr: value.clone(),
             data_type: DataType::Interval {
@@ -134,6 +134,12 @@ fn read_interval(interval: &Interval) -> Option<Expr> {
         }),
         _ => None,
     }
+}
+
+/// Numbers with units, which the planner reads as PostgreSQL does and keeps as a literal.
+fn is_simple(text: &str) -> bool {
+    let simple = |c: char| c == ' ' || (c.is_ascii_alphanumeric() && !matches!(c, 'P' | 'w' | 'c'));
+    text.chars().all(simple) && text.contains(|c: char| c.is_ascii_alphabetic())
 }
 
 /// PostgreSQL finds distinct values by sorting them.

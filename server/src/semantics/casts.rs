@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit};
 use chrono_tz::Tz;
 use datafusion::common::DFSchema;
+use datafusion::common::TableReference;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
@@ -17,7 +18,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use super::arithmetic::{Op, checked};
 use super::types::{Family, family};
-use super::{text, zones};
+use super::{functions, text, zones};
 use crate::types::TYPE_KEY;
 
 /// The rule.
@@ -30,14 +31,33 @@ impl AnalyzerRule for Casts {
     }
 
     fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
-        let utc = text::session_zone(config) == Tz::UTC;
-        Ok(plan
-            .transform_up_with_subqueries(|node| rewrite_node(node, utc))?
-            .data)
+        walk(plan, Some(text::session_zone(config)))
     }
 }
 
-fn rewrite_node(plan: LogicalPlan, utc: bool) -> Result<Transformed<LogicalPlan>> {
+/// Every node from the leaves up. What lies below a view's edge has been analyzed in the zone that the view was
+/// made in, and keeps it.
+#[recursive::recursive]
+fn walk(plan: LogicalPlan, zone: Option<Tz>) -> Result<LogicalPlan> {
+    let below = match &plan {
+        LogicalPlan::SubqueryAlias(alias) if is_view(&alias.alias) => None,
+        _ => zone,
+    };
+    let plan = plan
+        .map_children(|child| Ok(Transformed::yes(walk(child, below)?)))?
+        .data;
+    let plan = plan
+        .map_subqueries(|query| Ok(Transformed::yes(walk(query, zone)?)))?
+        .data;
+    Ok(rewrite_node(plan, zone)?.data)
+}
+
+/// Only the alias of a view has all parts of a name.
+fn is_view(alias: &TableReference) -> bool {
+    matches!(alias, TableReference::Full { .. })
+}
+
+fn rewrite_node(plan: LogicalPlan, zone: Option<Tz>) -> Result<Transformed<LogicalPlan>> {
     let mut schema = merge_schema(&plan.inputs());
     if let LogicalPlan::TableScan(scan) = &plan {
         schema.merge(&DFSchema::try_from_qualified_schema(
@@ -48,7 +68,7 @@ fn rewrite_node(plan: LogicalPlan, utc: bool) -> Result<Transformed<LogicalPlan>
     let names = NamePreserver::new(&plan);
     let rewritten = plan.map_expressions(|expr| {
         let name = names.save(&expr);
-        Ok(transform(expr, &schema, utc)?.update_data(|expr| name.restore(expr)))
+        Ok(transform(expr, &schema, zone)?.update_data(|expr| name.restore(expr)))
     })?;
     match rewritten.transformed {
         true => rewritten.map_data(LogicalPlan::recompute_schema),
@@ -58,26 +78,36 @@ fn rewrite_node(plan: LogicalPlan, utc: bool) -> Result<Transformed<LogicalPlan>
 
 /// One expression over columns.
 pub(super) fn rewrite(expr: Expr, columns: &DFSchema) -> Result<Expr> {
-    Ok(transform(expr, columns, true)?.data)
+    Ok(transform(expr, columns, None)?.data)
 }
 
-fn transform(expr: Expr, schema: &DFSchema, utc: bool) -> Result<Transformed<Expr>> {
-    expr.transform_up(|expr| match expr {
-        Expr::Cast(cast) if !utc => match zones::cast(&cast, schema)? {
-            Some(zoned) => Ok(Transformed::yes(zoned)),
-            None => rewrite_cast(cast, schema),
+/// Without a zone, instants are those of UTC, and texts are read by the zone of the session that runs it.
+fn transform(expr: Expr, schema: &DFSchema, zone: Option<Tz>) -> Result<Transformed<Expr>> {
+    let zoned = zone.filter(|zone| *zone != Tz::UTC);
+    expr.transform_up(|expr| match (expr, zoned) {
+        (Expr::Cast(cast), Some(clocks)) => match zones::cast(&cast, schema, clocks)? {
+            Some(moved) => Ok(Transformed::yes(moved)),
+            None => rewrite_cast(cast, schema, zone),
         },
-        Expr::Cast(cast) => rewrite_cast(cast, schema),
-        Expr::BinaryExpr(sum) if !utc => zones::sum(sum, schema),
-        Expr::ScalarFunction(call) if matches!(call.name(), "concat" | "concat_ws") => {
+        (Expr::Cast(cast), None) => rewrite_cast(cast, schema, zone),
+        (Expr::BinaryExpr(sum), Some(clocks)) => zones::sum(sum, schema, clocks),
+        (Expr::ScalarFunction(call), _) if matches!(call.name(), "concat" | "concat_ws") => {
             concatenated(call, schema)
         }
-        Expr::ScalarFunction(call) if !utc => zones::call(call, schema),
-        other => Ok(Transformed::no(other)),
+        (Expr::ScalarFunction(call), clocks) => {
+            if let Some(bound) = zone.and_then(|zone| functions::in_zone(&call, zone)) {
+                return Ok(Transformed::yes(bound));
+            }
+            match clocks {
+                Some(clocks) => zones::call(call, schema, clocks),
+                None => Ok(Transformed::no(Expr::ScalarFunction(call))),
+            }
+        }
+        (other, _) => Ok(Transformed::no(other)),
     })
 }
 
-fn rewrite_cast(cast: Cast, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn rewrite_cast(cast: Cast, schema: &DFSchema, zone: Option<Tz>) -> Result<Transformed<Expr>> {
     let (_, source) = cast.expr.to_field(schema)?;
     let (from, to) = (source.data_type(), cast.field.data_type());
     if let (DataType::List(inner), DataType::List(wanted)) = (from, to)
@@ -93,10 +123,10 @@ fn rewrite_cast(cast: Cast, schema: &DFSchema) -> Result<Transformed<Expr>> {
         ))));
     }
     if family(from) == Family::Text && is_read(&cast.field) {
-        return Ok(Transformed::yes(text::read(*cast.expr, &cast.field)));
+        return Ok(Transformed::yes(text::read(*cast.expr, &cast.field, zone)));
     }
     if family(to) == Family::Text && is_written(from) {
-        let written = text::write(*cast.expr, &source);
+        let written = text::write(*cast.expr, &source, zone);
         return Ok(Transformed::yes(match to {
             DataType::Utf8 => written,
             _ => Expr::Cast(Cast::new_from_field(Box::new(written), cast.field)),

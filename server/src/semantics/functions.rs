@@ -24,6 +24,7 @@ mod patterns;
 mod regex;
 mod strings;
 
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
@@ -37,6 +38,7 @@ use arrow::datatypes::{
 use chrono_tz::Tz;
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
@@ -52,10 +54,16 @@ pub(super) use json_value::normalized;
 
 /// All of them.
 pub(super) fn all() -> Vec<Arc<ScalarUDF>> {
-    FUNCTIONS.clone()
+    FUNCTIONS.values().cloned().collect()
 }
 
-static FUNCTIONS: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(|| {
+static FUNCTIONS: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(|| {
+    entries()
+        .map(|entry| (entry.name, Arc::new(function(entry, None))))
+        .collect()
+});
+
+fn entries() -> impl Iterator<Item = Entry> {
     [
         patterns::LIST,
         digits::LIST,
@@ -66,27 +74,56 @@ static FUNCTIONS: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(|| {
         lists::LIST,
         json::LIST,
     ]
-    .concat()
     .into_iter()
-    .map(|entry| {
-        Arc::new(ScalarUDF::from(Function {
-            entry,
-            signature: Signature::user_defined(Volatility::Immutable),
-        }))
+    .flatten()
+    .copied()
+}
+
+fn function(entry: Entry, zone: Option<Tz>) -> ScalarUDF {
+    ScalarUDF::from(Function {
+        entry,
+        zone,
+        signature: Signature::user_defined(Volatility::Immutable),
     })
-    .collect()
-});
+}
 
 /// A call of one of them by its name.
 ///
 /// # Errors
 /// XX000 when there is no such function.
 pub(super) fn call(name: &str, args: Vec<Expr>) -> Result<Expr> {
-    let function = FUNCTIONS
-        .iter()
-        .find(|f| f.name() == name)
-        .ok_or_else(|| Error::Internal(format!("no function {name}")))?;
-    Ok(function.call(args))
+    match FUNCTIONS.get(name) {
+        Some(function) => Ok(function.call(args)),
+        None => Err(Error::Internal(format!("no function {name}")).into()),
+    }
+}
+
+/// The same, by the clocks of a zone.
+pub(super) fn call_in(name: &str, args: Vec<Expr>, zone: Tz) -> Result<Expr> {
+    match entries().find(|entry| entry.name == name) {
+        Some(entry) => Ok(function(entry, Some(zone)).call(args)),
+        None => Err(Error::Internal(format!("no function {name}")).into()),
+    }
+}
+
+/// Those whose result depends on the session's zone.
+const ZONED: [&str; 7] = [
+    "age",
+    "date_field",
+    "format",
+    "make_timestamptz",
+    "to_char",
+    "to_timestamp",
+    "to_json",
+];
+
+/// A call of one of those that has no zone yet, with one: a view keeps the zone that it was made in.
+pub(super) fn in_zone(call: &ScalarFunction, zone: Tz) -> Option<Expr> {
+    if !ZONED.contains(&call.name()) || FUNCTIONS.get(call.name()) != Some(&call.func) {
+        return None;
+    }
+    let entry = entries().find(|entry| entry.name == call.name())?;
+    Some(function(entry, Some(zone)).call(call.args.clone()))
 }
 
 /// What an argument may be, and what a result is.
@@ -338,13 +375,15 @@ fn invalid(message: impl Into<String>) -> Error {
 #[derive(Debug)]
 struct Function {
     entry: Entry,
+    /// The session's when there is none.
+    zone: Option<Tz>,
     signature: Signature,
 }
 
-// the name stands for the function
+// the name stands for the entry
 impl PartialEq for Function {
     fn eq(&self, other: &Self) -> bool {
-        self.entry.name == other.entry.name
+        self.entry.name == other.entry.name && self.zone == other.zone
     }
 }
 
@@ -353,6 +392,7 @@ impl Eq for Function {}
 impl Hash for Function {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.entry.name.hash(state);
+        self.zone.hash(state);
     }
 }
 
@@ -440,7 +480,9 @@ impl ScalarUDFImpl for Function {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let zone = session_zone(&args.config_options);
+        let zone = self
+            .zone
+            .unwrap_or_else(|| session_zone(&args.config_options));
         let constant = args
             .args
             .iter()

@@ -24,23 +24,25 @@ use crate::values::{self, ColumnWriter, Style, WireFormat};
 /// Names of the functions.
 pub(super) const NAMES: [&str; 2] = [Read::NAME, Write::NAME];
 
-/// `text::type`; the result has the field's type and tag.
-pub(super) fn read(text: Expr, to: &FieldRef) -> Expr {
+/// `text::type`; the result has the field's type and tag. Without a zone, the session's counts that runs it.
+pub(super) fn read(text: Expr, to: &FieldRef, zone: Option<Tz>) -> Expr {
     call(
         Read {
             volatility: volatility(to.data_type()),
             to: unnamed(to),
+            zone: zone.filter(|_| has_zone(to.data_type())),
         },
         text,
     )
 }
 
 /// `value::text`.
-pub(super) fn write(value: Expr, from: &FieldRef) -> Expr {
+pub(super) fn write(value: Expr, from: &FieldRef, zone: Option<Tz>) -> Expr {
     call(
         Write {
             volatility: volatility(from.data_type()),
             from: unnamed(from),
+            zone: zone.filter(|_| has_zone(from.data_type())),
         },
         value,
     )
@@ -53,6 +55,14 @@ fn call<F: Conversion>(function: F, arg: Expr) -> Expr {
         signature,
     }))
     .call(vec![arg])
+}
+
+fn has_zone(ty: &DataType) -> bool {
+    match ty {
+        DataType::Timestamp(_, zone) => zone.is_some(),
+        DataType::List(of) => has_zone(of.data_type()),
+        _ => false,
+    }
 }
 
 /// Instants are read and written in the session's time zone.
@@ -75,12 +85,14 @@ trait Conversion: std::fmt::Debug + PartialEq + Eq + std::hash::Hash + Send + Sy
 struct Read {
     volatility: Volatility,
     to: FieldRef,
+    zone: Option<Tz>,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Write {
     volatility: Volatility,
     from: FieldRef,
+    zone: Option<Tz>,
 }
 
 impl Conversion for Read {
@@ -94,7 +106,8 @@ impl Conversion for Read {
         Arc::clone(&self.to)
     }
 
-    fn convert(&self, array: &ArrayRef, zone: Tz) -> Result<ArrayRef, Error> {
+    fn convert(&self, array: &ArrayRef, session: Tz) -> Result<ArrayRef, Error> {
+        let zone = self.zone.unwrap_or(session);
         let texts = cast(array, &DataType::Utf8)?;
         let texts = texts.as_string::<i32>();
         let tag = self.to.metadata().get(TYPE_KEY);
@@ -140,7 +153,8 @@ impl Conversion for Write {
         Arc::new(Field::new("text", DataType::Utf8, true))
     }
 
-    fn convert(&self, array: &ArrayRef, zone: Tz) -> Result<ArrayRef, Error> {
+    fn convert(&self, array: &ArrayRef, session: Tz) -> Result<ArrayRef, Error> {
+        let zone = self.zone.unwrap_or(session);
         let style = Style {
             time_zone: zone,
             ..Style::default()

@@ -36,7 +36,7 @@ pub(super) const LIST: &[Entry] = &[
             let local = row.int(0);
             Ok(instant(match local {
                 i64::MAX | i64::MIN => local,
-                local => local - east_of(local, row.zone) * SECOND,
+                local => local.saturating_sub(east_of(local, row.zone) * SECOND),
             }))
         },
     ),
@@ -86,7 +86,7 @@ pub(super) const LIST: &[Entry] = &[
         "make_timestamp",
         &[&[Ty::Int4, Ty::Int4, Ty::Int4, Ty::Int4, Ty::Int4, Ty::Float8]],
         Ty::Timestamp,
-        |row| Ok(timestamp(date(row)? * DAY + time(row, 3)?)),
+        |row| Ok(timestamp(clock(row)?)),
     ),
     strict(
         "make_timestamptz",
@@ -104,7 +104,7 @@ pub(super) const LIST: &[Entry] = &[
         ],
         Ty::Timestamptz,
         |row| {
-            let local = date(row)? * DAY + time(row, 3)?;
+            let local = clock(row)?;
             let east = match row.len() {
                 // numbers count to the east here
                 7 => match fixed_zone(row.text(6)) {
@@ -113,7 +113,7 @@ pub(super) const LIST: &[Entry] = &[
                 },
                 _ => east_of(local, row.zone),
             };
-            Ok(instant(local - east * SECOND))
+            Ok(instant(local.saturating_sub(east * SECOND)))
         },
     ),
     strict(
@@ -245,6 +245,10 @@ fn zone(name: &str) -> Result<Zone, Error> {
             return Ok(Zone::Fixed(-east));
         }
     }
+    if name.eq_ignore_ascii_case("MSK") {
+        // Moscow's has been other hours at other times
+        return Ok(Zone::Named(Tz::Europe__Moscow));
+    }
     if let Some((_, tz)) = ABBREVIATIONS
         .iter()
         .find(|(short, _)| short.eq_ignore_ascii_case(name))
@@ -300,9 +304,9 @@ fn timezone(row: &Row<'_>) -> Result<ScalarValue, Error> {
     let infinite = matches!(at, i64::MAX | i64::MIN);
     Ok(match row.ty(1) {
         DataType::Timestamp(_, Some(_)) if infinite => timestamp(at),
-        DataType::Timestamp(_, Some(_)) => timestamp(at + zone.east_at(at) * SECOND),
+        DataType::Timestamp(_, Some(_)) => timestamp(at.saturating_add(zone.east_at(at) * SECOND)),
         _ if infinite => instant(at),
-        _ => instant(at - zone.east_of(at) * SECOND),
+        _ => instant(at.saturating_sub(zone.east_of(at) * SECOND)),
     })
 }
 
@@ -337,7 +341,7 @@ fn plus(row: &Row<'_>, sign: i32) -> Result<i64, Error> {
             .checked_mul(DAY)
             .and_then(|d| d.checked_add(here.rem_euclid(DAY)))
             .ok_or_else(wrong)?;
-        at = moved - east_of(moved, row.zone) * SECOND;
+        at = moved.saturating_sub(east_of(moved, row.zone) * SECOND);
     }
     at.checked_add(span.nanoseconds / 1_000 * i64::from(sign))
         .ok_or_else(wrong)
@@ -367,6 +371,14 @@ fn date(row: &Row<'_>) -> Result<i64, Error> {
         return Err(wrong());
     }
     Ok(first + day - 1)
+}
+
+/// Microseconds of six arguments: a day and a time.
+fn clock(row: &Row<'_>) -> Result<i64, Error> {
+    let time = time(row, 3)?;
+    let days = date(row)?.checked_mul(DAY);
+    days.and_then(|d| d.checked_add(time))
+        .ok_or_else(|| out_of_range("timestamp"))
 }
 
 /// Microseconds of three arguments: hour, minute, second.

@@ -9,7 +9,7 @@ use super::{Entry, Gives, Nulls, Row, Ty, int4};
 use crate::error::{Error, SqlState};
 
 /// The most elements that a function makes out of nothing.
-const MOST: i64 = 10_000_000;
+const MOST: i64 = 1_000_000;
 
 const fn seen(
     name: &'static str,

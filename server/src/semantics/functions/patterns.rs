@@ -40,7 +40,8 @@ pub(super) const LIST: &[Entry] = &[
                     .and_then(|d| d.checked_add(micros))
                     .ok_or_else(|| out_of_range(row.text(0)))?;
                 let east = east.unwrap_or_else(|| east_of(local, row.zone));
-                Ok(instant(local - east * 1_000_000))
+                let at = local.checked_sub(east * 1_000_000);
+                Ok(instant(at.ok_or_else(|| out_of_range(row.text(0)))?))
             }
         },
     ),

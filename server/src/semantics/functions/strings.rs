@@ -232,7 +232,7 @@ fn format(row: &Row<'_>) -> Result<ScalarValue, Error> {
                 && let Some(after) = after.strip_prefix('$')
             {
                 (from, rest) = (position, after);
-                next = position + 1;
+                next = position.saturating_add(1);
             } else {
                 next += 1;
             }
