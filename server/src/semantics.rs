@@ -69,7 +69,7 @@ fn random_uuid() -> Arc<ScalarUDF> {
 
 /// The functions that casts from and to text become. They change with the time zone, nothing else.
 pub fn is_text_conversion(function: &str) -> bool {
-    text::NAMES.contains(&function)
+    text::NAMES.contains(&function) || function == grouping::NAME
 }
 
 /// Gives literals and arithmetic of a plan PostgreSQL's types. To be called on every plan once its

@@ -181,7 +181,7 @@ fn in_order(args: &mut FunctionArguments) {
     let named = list
         .args
         .iter()
-        .any(|a| matches!(a, FunctionArg::Named { .. }));
+        .any(|a| !matches!(a, FunctionArg::Unnamed(_)));
     if !named {
         return;
     }
@@ -202,6 +202,17 @@ fn in_order(args: &mut FunctionArguments) {
                 }
             }
             FunctionArg::Unnamed(arg) => (at, arg),
+            FunctionArg::ExprNamed {
+                name: Expr::Identifier(name),
+                arg,
+                ..
+            } => match PARTS
+                .iter()
+                .position(|p| name.value.eq_ignore_ascii_case(p))
+            {
+                Some(place) => (place, arg),
+                None => return,
+            },
             FunctionArg::ExprNamed { .. } => return,
         };
         match all.get_mut(place) {

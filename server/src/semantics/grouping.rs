@@ -58,7 +58,7 @@ fn is_done(input: &LogicalPlan) -> bool {
     projection.expr.iter().any(|e| match e {
         Expr::Alias(alias) => matches!(
             alias.expr.as_ref(),
-            Expr::ScalarFunction(f) if f.name() == Grouped::NAME
+            Expr::ScalarFunction(f) if f.name() == NAME
         ),
         _ => false,
     })
@@ -66,7 +66,8 @@ fn is_done(input: &LogicalPlan) -> bool {
 
 static GROUPED: LazyLock<ScalarUDF> = LazyLock::new(|| {
     ScalarUDF::from(Grouped {
-        signature: Signature::any(1, Volatility::Immutable),
+        // nothing is concluded about what might change from call to call
+        signature: Signature::any(1, Volatility::Volatile),
     })
 });
 
@@ -76,13 +77,12 @@ struct Grouped {
     signature: Signature,
 }
 
-impl Grouped {
-    const NAME: &'static str = "grouped";
-}
+/// Its name. It is called volatile so that nothing is concluded, and changes nothing.
+pub(super) const NAME: &str = "grouped";
 
 impl ScalarUDFImpl for Grouped {
     fn name(&self) -> &'static str {
-        Self::NAME
+        NAME
     }
 
     fn signature(&self) -> &Signature {
@@ -95,7 +95,7 @@ impl ScalarUDFImpl for Grouped {
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         let field = args.arg_fields[0].as_ref().clone();
-        Ok(Arc::new(field.with_name(Self::NAME)))
+        Ok(Arc::new(field.with_name(NAME)))
     }
 
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -431,6 +431,7 @@ impl Moment {
             "RM" if self.month == 0 && self.year == 0 => String::new(),
             "RM" => {
                 let at = match self.month {
+                    0 if self.year < 0 => 0,
                     0 => 11,
                     month if month < 0 => 12 + month,
                     month => month - 1,

@@ -500,7 +500,8 @@ fn verbose_interval(text: &str) -> Option<Span> {
                 Some(unit) if unit.starts_with(|c: char| c.is_ascii_alphabetic()) => {
                     words.next()?
                 }
-                // a bare number is seconds
+                // a bare number is days before a time, and else seconds
+                Some(clock) if clock.contains(':') => "d",
                 _ => "s",
             },
             unit => unit,

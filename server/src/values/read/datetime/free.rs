@@ -115,6 +115,8 @@ impl Found {
         }
         let short = SHORT.iter().find(|(name, _)| *name == piece);
         self.zone = Some(match short {
+            // Moscow's has been other hours at other times
+            Some(("msk", _)) => Zone::Named(chrono_tz::Europe::Moscow),
             Some((_, hours)) => Zone::Fixed(hours * 3_600),
             None => offset(piece).or_else(|| named(piece))?,
         });
