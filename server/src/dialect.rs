@@ -8,6 +8,7 @@ mod alter_model;
 mod alter_streaming_table;
 mod alter_table_set;
 mod cancel_job;
+pub(crate) mod column_names;
 mod create_external_table;
 mod create_materialized_view;
 mod create_model;
@@ -31,8 +32,10 @@ mod retrain_model;
 mod rows_in;
 mod set_returning;
 mod show_lineage;
+mod spellings;
 mod split;
 pub mod time_travel;
+mod using;
 mod vacuum;
 mod verify_audit;
 mod view_query;
@@ -187,14 +190,18 @@ fn parse_piece(dialect: &WeirDialect, sql: &str, piece: Piece) -> Result<Stateme
         refuse::check(native)?;
         time_travel::rewrite(native)?;
         numbers::rewrite(native.as_mut());
-        set_returning::rewrite(native.as_mut());
+        spellings::rewrite(native.as_mut());
+        using::rewrite(native.as_mut())?;
+        set_returning::rewrite(native.as_mut())?;
         rows_in::rewrite(native.as_mut());
     }
     if let Some(query) = statement.query_mut() {
         refuse::check_query(query)?;
         time_travel::rewrite_query(query)?;
         numbers::rewrite(query);
-        set_returning::rewrite(query);
+        spellings::rewrite(query);
+        using::rewrite(query)?;
+        set_returning::rewrite(query)?;
         rows_in::rewrite(query);
     }
     Ok(statement)

@@ -11,6 +11,9 @@
 //! | `integers` | the plan stands ([`apply`]) | `integer` literals, checked arithmetic, `CASE` |
 //! | `casts` | types are coerced | text ↔ value by PostgreSQL's input and output rules, rounding |
 //! | `arithmetic`, `intervals`, `text` | | the functions that the rewritten plans call |
+//! | `functions` | | functions that the planner lacks, or has with another meaning |
+//! | `zones` | types are coerced | instants where the session is not in UTC |
+//! | `grouping` | the plan stands | grouping sets over equal columns |
 //! | `sum` | | the aggregate that does not wrap |
 //! | [`parameters`] | a statement is described | types of `$1`, `$2`, … |
 //!
@@ -18,6 +21,8 @@
 
 mod arithmetic;
 mod casts;
+mod functions;
+mod grouping;
 mod integers;
 mod intervals;
 mod operators;
@@ -25,6 +30,7 @@ pub mod parameters;
 mod sum;
 mod text;
 mod types;
+mod zones;
 
 use std::sync::Arc;
 
@@ -43,6 +49,10 @@ pub fn install(mut builder: SessionStateBuilder) -> SessionStateBuilder {
         .scalar_functions()
         .get_or_insert_default()
         .extend([Arc::new(arithmetic::modulo()), random_uuid()]);
+    builder
+        .scalar_functions()
+        .get_or_insert_default()
+        .extend(functions::all());
     let mut planners = vec![operators::planner()];
     planners.extend(SessionStateDefaults::default_expr_planners());
     builder
@@ -59,7 +69,7 @@ fn random_uuid() -> Arc<ScalarUDF> {
 
 /// The functions that casts from and to text become. They change with the time zone, nothing else.
 pub fn is_text_conversion(function: &str) -> bool {
-    text::NAMES.contains(&function)
+    text::NAMES.contains(&function) || function == grouping::NAME
 }
 
 /// Gives literals and arithmetic of a plan PostgreSQL's types. To be called on every plan once its
@@ -68,7 +78,7 @@ pub fn is_text_conversion(function: &str) -> bool {
 /// # Errors
 /// 42804 for branches of a `CASE` whose types do not go together.
 pub fn apply(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
-    integers::apply(plan)
+    grouping::apply(integers::apply(plan)?)
 }
 
 /// The same for one expression over columns, with its casts.

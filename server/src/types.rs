@@ -263,8 +263,10 @@ fn pg_array_oid(of: &SqlType) -> u32 {
         SqlType::Numeric { .. } => 1231,
         SqlType::Json => 199,
         SqlType::Uuid => 2951,
-        // arrays of composites and nested arrays travel as one JSON value
-        SqlType::Jsonb | SqlType::Record(_) | SqlType::Array(_) => 3802,
+        // a type has arrays of any number of dimensions
+        SqlType::Array(of) => pg_array_oid(of),
+        // arrays of composites travel as one JSON value
+        SqlType::Jsonb | SqlType::Record(_) => 3802,
     }
 }
 

@@ -12,6 +12,12 @@ mod read;
 mod split;
 mod write;
 
+/// The calendar and the zones that dates are read and written by.
+pub(crate) mod calendar {
+    pub(crate) use super::read::datetime::{days_of, east_of, fixed_zone};
+    pub(crate) use super::write::datetime::{DAY, civil, offset_at};
+}
+
 #[cfg(test)]
 mod tests;
 

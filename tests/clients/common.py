@@ -40,13 +40,15 @@ class Count:
 class Checks(Count):
     """Checks of a running server, given by the arguments."""
 
-    def __init__(self, title):
+    def __init__(self, title, more=None):
         parser = argparse.ArgumentParser(
             description=title, epilog="The password of the user weir is read from WEIR_PASSWORD."
         )
         parser.add_argument("addresses", type=pathlib.Path, help="the server's addresses.json")
         parser.add_argument("warehouse", type=pathlib.Path, help="directory of its Delta tables")
-        arguments = parser.parse_args()
+        if more:
+            more(parser)
+        arguments = self.arguments = parser.parse_args()
         doors = json.loads(arguments.addresses.read_text())
         self.pg_host, self.pg_port = doors["pg"].rsplit(":", 1)
         self.flight = "grpc://" + doors["flight"]

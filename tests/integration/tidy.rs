@@ -71,12 +71,18 @@ const SHARED_EXEC_FILES: [(&str, &str); 17] = [
 ];
 
 /// Files under `server/src/dialect/` that are not one statement, with the reason.
-const SHARED_DIALECT_FILES: [(&str, &str); 11] = [
+const SHARED_DIALECT_FILES: [(&str, &str); 14] = [
+    (
+        "column_names",
+        "columns without an alias: queries/select.slt",
+    ),
     ("data_type", "names of types, for CREATE TABLE"),
+    ("spellings", "operators of queries: queries/functions.slt"),
     ("numbers", "a literal of queries: queries/types.slt"),
     ("renamed", "the text of a view's query: ddl/alter_table.slt"),
     ("rows_in", "a condition of queries: queries/select.slt"),
     ("set_returning", "functions of queries: queries/types.slt"),
+    ("using", "joins of queries: queries/select.slt"),
     ("view_query", "the text of a view's query"),
     ("postgres", "the dialect itself"),
     ("refuse", "what no statement may hold"),

@@ -223,7 +223,7 @@ fn table_clauses(table: &TableFactor) -> Result<()> {
         } => {
             clause(!with_hints.is_empty(), "a table hint", "leave it out")?;
             clause(
-                *with_ordinality,
+                *with_ordinality && !super::set_returning::is_numbered(table),
                 "WITH ORDINALITY",
                 "use row_number() OVER ()",
             )?;
@@ -261,7 +261,7 @@ fn table_clauses(table: &TableFactor) -> Result<()> {
             with_ordinality,
             ..
         } => clause(
-            *with_offset || *with_ordinality,
+            *with_offset || (*with_ordinality && !super::set_returning::is_numbered(table)),
             "WITH ORDINALITY",
             "use row_number() OVER ()",
         ),

@@ -1,5 +1,5 @@
-//! `(a, b) IN (SELECT x, y …)` as a condition of `WHERE`: the planner compares one column only, so it
-//! becomes `EXISTS` over the subquery's rows. Below `NOT` it stays, where NULL and false differ.
+//! `(a, b) [NOT] IN (SELECT x, y …)` as a condition of `WHERE`: the planner compares one column only, so it
+//! becomes `EXISTS` over the subquery's rows. Below `NOT (…)` it stays, where NULL and false differ.
 
 use std::ops::ControlFlow;
 
@@ -50,10 +50,10 @@ fn condition(expr: &mut Expr) {
         Expr::InSubquery {
             expr: row,
             subquery,
-            negated: false,
+            negated,
         } => {
             if let Expr::Tuple(values) = row.as_ref()
-                && let Some(exists) = exists(values, subquery)
+                && let Some(exists) = exists(values, subquery, *negated)
             {
                 *expr = exists;
             }
@@ -62,8 +62,9 @@ fn condition(expr: &mut Expr) {
     }
 }
 
-/// `EXISTS (SELECT 1 FROM (subquery) AS rows (c0, …) WHERE rows.c0 = a AND …)`.
-fn exists(values: &[Expr], rows: &Query) -> Option<Expr> {
+/// `EXISTS (SELECT 1 FROM (subquery) AS rows (c0, …) WHERE rows.c0 = a AND …)`. A row is not in the subquery
+/// when it is clear of each of the subquery's rows that it is another: `NOT EXISTS (… WHERE (…) IS NOT FALSE)`.
+fn exists(values: &[Expr], rows: &Query, negated: bool) -> Option<Expr> {
     let mut query = super::parse_query("SELECT 1 FROM (SELECT 1) AS t").ok()?;
     let SetExpr::Select(select) = query.body.as_mut() else {
         return None;
@@ -99,8 +100,12 @@ fn exists(values: &[Expr], rows: &Query) -> Option<Expr> {
         op: BinaryOperator::And,
         right: Box::new(right),
     });
+    if negated && let SetExpr::Select(select) = query.body.as_mut() {
+        let equal = select.selection.take()?;
+        select.selection = Some(Expr::IsNotFalse(Box::new(Expr::Nested(Box::new(equal)))));
+    }
     Some(Expr::Exists {
         subquery: Box::new(query),
-        negated: false,
+        negated,
     })
 }

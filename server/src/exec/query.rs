@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::{Outcome, Run, rows, series, set_config};
-use crate::dialect::words::fold;
+use crate::dialect::column_names;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::semantics;
@@ -212,11 +212,17 @@ impl VisitorMut for Lsns {
         for item in &mut select.projection {
             if let SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) = item
                 && self.hide
-                && options.opt_exclude.is_none()
                 && options.opt_except.is_none()
             {
                 let lsn = ast::ObjectName::from(vec![ast::Ident::new(LSN)]);
-                options.opt_exclude = Some(ast::ExcludeSelectItem::Single(lsn));
+                options.opt_exclude = match options.opt_exclude.take() {
+                    None => Some(ast::ExcludeSelectItem::Single(lsn)),
+                    Some(ast::ExcludeSelectItem::Multiple(mut names)) => {
+                        names.push(lsn);
+                        Some(ast::ExcludeSelectItem::Multiple(names))
+                    }
+                    single => single,
+                };
             }
         }
         ControlFlow::Continue(())
@@ -238,7 +244,11 @@ fn check(query: &Query) -> Result<()> {
 
 /// The planned columns under PostgreSQL's names.
 pub(super) fn output_schema(query: &Query, planned: &Schema) -> SchemaRef {
-    let planned_names: Vec<String> = planned.fields().iter().map(|f| f.name().clone()).collect();
+    let planned_names: Vec<String> = planned
+        .fields()
+        .iter()
+        .map(|f| column_names::shown(f.name()).to_owned())
+        .collect();
     let names = output_names(query, &planned_names);
     let fields: Vec<Field> = planned
         .fields()
@@ -261,7 +271,7 @@ fn shown_field(field: &Field, name: String) -> Field {
 /// What PostgreSQL would call a query's columns: a function call is its function's name, a cast its
 /// operand's, anything else without a name `?column?`. Columns of wildcards keep their own names.
 pub(super) fn output_names(query: &Query, planned: &[String]) -> Vec<String> {
-    let Some(items) = select_list(&query.body) else {
+    let Some(items) = column_names::select_list(&query.body) else {
         return planned.to_vec();
     };
     let wild = |item: &SelectItem| {
@@ -294,52 +304,7 @@ pub(super) fn output_names(query: &Query, planned: &[String]) -> Vec<String> {
 
 fn rename(name: &mut String, item: &SelectItem) {
     if let SelectItem::UnnamedExpr(expr) = item {
-        *name = expression_name(expr).unwrap_or_else(|| "?column?".to_owned());
-    }
-}
-
-fn select_list(body: &SetExpr) -> Option<&[SelectItem]> {
-    match body {
-        SetExpr::Select(select) => Some(&select.projection),
-        SetExpr::Query(query) => select_list(&query.body),
-        SetExpr::SetOperation { left, .. } => select_list(left),
-        _ => None,
-    }
-}
-
-fn expression_name(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Identifier(ident) => Some(fold(ident)),
-        Expr::CompoundIdentifier(parts) => parts.last().map(fold),
-        Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).map(fold),
-        Expr::Cast {
-            expr, data_type, ..
-        } => expression_name(expr).or_else(|| Some(data_type.to_string().to_lowercase())),
-        Expr::Nested(expr)
-        | Expr::Collate { expr, .. }
-        | Expr::AtTimeZone {
-            timestamp: expr, ..
-        } => expression_name(expr),
-        Expr::Case { .. } => Some("case".to_owned()),
-        Expr::Exists { .. } => Some("exists".to_owned()),
-        Expr::Extract { .. } => Some("extract".to_owned()),
-        Expr::Array(_) => Some("array".to_owned()),
-        Expr::Interval(_) => Some("interval".to_owned()),
-        Expr::Substring { .. } => Some("substring".to_owned()),
-        Expr::Trim { .. } => Some("btrim".to_owned()),
-        Expr::Ceil { .. } => Some("ceil".to_owned()),
-        Expr::Floor { .. } => Some("floor".to_owned()),
-        Expr::Position { .. } => Some("position".to_owned()),
-        Expr::TypedString(typed) => Some(typed.data_type.to_string().to_lowercase()),
-        Expr::Subquery(query) => {
-            let item = select_list(&query.body)?.first()?;
-            match item {
-                SelectItem::UnnamedExpr(expr) => expression_name(expr),
-                SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
-                _ => None,
-            }
-        }
-        _ => None,
+        *name = column_names::of(expr).unwrap_or_else(|| "?column?".to_owned());
     }
 }
 

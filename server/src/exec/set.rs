@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::{
     ContextModifier, DiscardObject, Expr, ObjectName, Reset, ResetStatement, Set,
-    TransactionAccessMode, TransactionMode, UnaryOperator, Value,
+    SetSessionAuthorizationParam, SetSessionAuthorizationParamKind, TransactionAccessMode,
+    TransactionMode, UnaryOperator, Value,
 };
 
 use super::relations::to_its_end;
@@ -61,6 +62,11 @@ pub(super) fn execute(run: &Run, set: &Set) -> Result<Outcome> {
             refuse_local(matches!(context_modifier, Some(ContextModifier::Local)))?;
             session.set_role(role_name.as_ref().map(fold).as_deref())?;
         }
+        // who logged in is the session's role already; poolers say so before they hand it on
+        Set::SetSessionAuthorization(SetSessionAuthorizationParam {
+            kind: SetSessionAuthorizationParamKind::Default,
+            ..
+        }) => session.set_role(None)?,
         Set::SetNames {
             charset_name,
             collation_name: None,

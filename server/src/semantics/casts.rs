@@ -4,18 +4,21 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit};
+use chrono_tz::Tz;
 use datafusion::common::DFSchema;
+use datafusion::common::TableReference;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan};
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, lit, when};
 use datafusion::optimizer::AnalyzerRule;
 
 use super::arithmetic::{Op, checked};
-use super::text;
 use super::types::{Family, family};
+use super::{functions, text, zones};
 use crate::types::TYPE_KEY;
 
 /// The rule.
@@ -27,12 +30,34 @@ impl AnalyzerRule for Casts {
         "postgres_casts"
     }
 
-    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        Ok(plan.transform_up_with_subqueries(rewrite_node)?.data)
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
+        walk(plan, Some(text::session_zone(config)))
     }
 }
 
-fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+/// Every node from the leaves up. What lies below a view's edge has been analyzed in the zone that the view was
+/// made in, and keeps it.
+#[recursive::recursive]
+fn walk(plan: LogicalPlan, zone: Option<Tz>) -> Result<LogicalPlan> {
+    let below = match &plan {
+        LogicalPlan::SubqueryAlias(alias) if is_view(&alias.alias) => None,
+        _ => zone,
+    };
+    let plan = plan
+        .map_children(|child| Ok(Transformed::yes(walk(child, below)?)))?
+        .data;
+    let plan = plan
+        .map_subqueries(|query| Ok(Transformed::yes(walk(query, zone)?)))?
+        .data;
+    Ok(rewrite_node(plan, zone)?.data)
+}
+
+/// Only the alias of a view has all parts of a name.
+fn is_view(alias: &TableReference) -> bool {
+    matches!(alias, TableReference::Full { .. })
+}
+
+fn rewrite_node(plan: LogicalPlan, zone: Option<Tz>) -> Result<Transformed<LogicalPlan>> {
     let mut schema = merge_schema(&plan.inputs());
     if let LogicalPlan::TableScan(scan) = &plan {
         schema.merge(&DFSchema::try_from_qualified_schema(
@@ -43,7 +68,7 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let names = NamePreserver::new(&plan);
     let rewritten = plan.map_expressions(|expr| {
         let name = names.save(&expr);
-        Ok(transform(expr, &schema)?.update_data(|expr| name.restore(expr)))
+        Ok(transform(expr, &schema, zone)?.update_data(|expr| name.restore(expr)))
     })?;
     match rewritten.transformed {
         true => rewritten.map_data(LogicalPlan::recompute_schema),
@@ -53,24 +78,55 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 
 /// One expression over columns.
 pub(super) fn rewrite(expr: Expr, columns: &DFSchema) -> Result<Expr> {
-    Ok(transform(expr, columns)?.data)
+    Ok(transform(expr, columns, None)?.data)
 }
 
-fn transform(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    expr.transform_up(|expr| match expr {
-        Expr::Cast(cast) => rewrite_cast(cast, schema),
-        other => Ok(Transformed::no(other)),
+/// Without a zone, instants are those of UTC, and texts are read by the zone of the session that runs it.
+fn transform(expr: Expr, schema: &DFSchema, zone: Option<Tz>) -> Result<Transformed<Expr>> {
+    let zoned = zone.filter(|zone| *zone != Tz::UTC);
+    expr.transform_up(|expr| match (expr, zoned) {
+        (Expr::Cast(cast), Some(clocks)) => match zones::cast(&cast, schema, clocks)? {
+            Some(moved) => Ok(Transformed::yes(moved)),
+            None => rewrite_cast(cast, schema, zone),
+        },
+        (Expr::Cast(cast), None) => rewrite_cast(cast, schema, zone),
+        (Expr::BinaryExpr(sum), Some(clocks)) => zones::sum(sum, schema, clocks),
+        (Expr::ScalarFunction(call), _) if matches!(call.name(), "concat" | "concat_ws") => {
+            concatenated(call, schema)
+        }
+        (Expr::ScalarFunction(call), clocks) => {
+            if let Some(bound) = zone.and_then(|zone| functions::in_zone(&call, zone)) {
+                return Ok(Transformed::yes(bound));
+            }
+            match clocks {
+                Some(clocks) => zones::call(call, schema, clocks),
+                None => Ok(Transformed::no(Expr::ScalarFunction(call))),
+            }
+        }
+        (other, _) => Ok(Transformed::no(other)),
     })
 }
 
-fn rewrite_cast(cast: Cast, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn rewrite_cast(cast: Cast, schema: &DFSchema, zone: Option<Tz>) -> Result<Transformed<Expr>> {
     let (_, source) = cast.expr.to_field(schema)?;
     let (from, to) = (source.data_type(), cast.field.data_type());
+    if let (DataType::List(inner), DataType::List(wanted)) = (from, to)
+        && matches!(inner.data_type(), DataType::List(_))
+        && !matches!(wanted.data_type(), DataType::List(_))
+    {
+        // a type has arrays of any number of dimensions
+        let field = cast.field.as_ref().clone();
+        let field = field.with_data_type(as_deep_as(from, wanted));
+        return Ok(Transformed::yes(Expr::Cast(Cast::new_from_field(
+            cast.expr,
+            Arc::new(field),
+        ))));
+    }
     if family(from) == Family::Text && is_read(&cast.field) {
-        return Ok(Transformed::yes(text::read(*cast.expr, &cast.field)));
+        return Ok(Transformed::yes(text::read(*cast.expr, &cast.field, zone)));
     }
     if family(to) == Family::Text && is_written(from) {
-        let written = text::write(*cast.expr, &source);
+        let written = text::write(*cast.expr, &source, zone);
         return Ok(Transformed::yes(match to {
             DataType::Utf8 => written,
             _ => Expr::Cast(Cast::new_from_field(Box::new(written), cast.field)),
@@ -89,6 +145,38 @@ fn rewrite_cast(cast: Cast, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Box::new(rounded),
         cast.field,
     ))))
+}
+
+fn as_deep_as(from: &DataType, element: &FieldRef) -> DataType {
+    match from {
+        DataType::List(inner) => {
+            let deeper = as_deep_as(inner.data_type(), element);
+            match deeper == *element.data_type() {
+                true => DataType::List(Arc::clone(element)),
+                false => DataType::List(Arc::new(Field::new_list_field(deeper, true))),
+            }
+        }
+        _ => element.data_type().clone(),
+    }
+}
+
+/// `concat` writes truth values as `t` and `f`, as their output is, and not as a cast does.
+fn concatenated(mut call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let mut changed = false;
+    for arg in &mut call.args {
+        if let Expr::Cast(cast) = arg
+            && cast.expr.get_type(schema)? == DataType::Boolean
+        {
+            let value = cast.expr.as_ref().clone();
+            let shown = when(value.clone(), lit("t")).when(value.is_false(), lit("f"));
+            *arg = shown.clone().end()?;
+            changed = true;
+        }
+    }
+    Ok(match changed {
+        true => Transformed::yes(Expr::ScalarFunction(call)),
+        false => Transformed::no(Expr::ScalarFunction(call)),
+    })
 }
 
 /// Types whose text form PostgreSQL's rules read.

@@ -23,7 +23,8 @@ use super::types::{Family, family, is_unknown, name};
 use crate::error::{Error, SqlState};
 
 /// Functions whose result has the type of their arguments: a literal among them decides with.
-const TYPED_BY_ARGUMENTS: [&str; 6] = [
+const TYPED_BY_ARGUMENTS: [&str; 7] = [
+    "to_hex",
     "coalesce",
     "greatest",
     "least",
@@ -121,7 +122,8 @@ fn selects_quoted(plan: &LogicalPlan, column: usize) -> bool {
     }
 }
 
-/// A column of `VALUES` that holds nothing but small integer literals is `integer`.
+/// A column of `VALUES` that holds nothing but small integer literals is `integer`, one of lists of them
+/// `integer[]`.
 fn narrow_values(values: &mut datafusion::logical_expr::Values) -> Result<()> {
     let columns = values.schema.fields().len();
     let mut schema = values.schema.as_ref().clone();
@@ -130,27 +132,48 @@ fn narrow_values(values: &mut datafusion::logical_expr::Values) -> Result<()> {
         .map(|(q, f)| (q.cloned(), Arc::clone(f)))
         .collect();
     for column in 0..columns {
-        let small = values.values.iter().all(|row| {
-            row.get(column)
-                .is_some_and(|e| narrowed(e).is_some() || is_null(e))
-        });
-        let typed = values
+        let small: Option<Vec<Expr>> = values
             .values
             .iter()
-            .any(|row| narrowed(&row[column]).is_some());
-        if !(small && typed) {
+            .map(|row| narrowed_value(row.get(column)?))
+            .collect();
+        let Some(small) = small else {
             continue;
-        }
-        for row in &mut values.values {
-            row[column] =
-                narrowed(&row[column]).unwrap_or(Expr::Literal(ScalarValue::Int32(None), None));
+        };
+        let ty = small
+            .iter()
+            .filter(|e| !is_null(e))
+            .find_map(|e| e.get_type(&DFSchema::empty()).ok());
+        let Some(ty) = ty else {
+            continue;
+        };
+        let null = ScalarValue::try_from(&ty)?;
+        for (row, value) in values.values.iter_mut().zip(small) {
+            row[column] = match is_null(&value) {
+                true => Expr::Literal(null.clone(), None),
+                false => value,
+            };
         }
         let field = fields[column].1.as_ref().clone();
-        fields[column].1 = Arc::new(field.with_data_type(DataType::Int32));
+        fields[column].1 = Arc::new(field.with_data_type(ty));
     }
     schema = DFSchema::new_with_metadata(fields, schema.metadata().clone())?;
     values.schema = Arc::new(schema);
     Ok(())
+}
+
+/// A small integer, NULL, or a list of such.
+fn narrowed_value(expr: &Expr) -> Option<Expr> {
+    match expr {
+        Expr::ScalarFunction(list) if list.name() == "make_array" => {
+            let small = |e: &Expr| narrowed(e).or_else(|| is_null(e).then(|| e.clone()));
+            let args = list.args.iter().map(small).collect::<Option<Vec<_>>>()?;
+            let typed = args.iter().any(|e| !is_null(e));
+            typed.then(|| list.func.call(args))
+        }
+        expr if is_null(expr) => Some(expr.clone()),
+        expr => narrowed(expr),
+    }
 }
 
 fn is_null(expr: &Expr) -> bool {
@@ -203,6 +226,20 @@ impl TreeNodeRewriter for Rewriter<'_> {
             Expr::BinaryExpr(binary) => self.arithmetic(binary)?,
             Expr::Negative(inner) => self.negative(*inner)?,
             Expr::Case(case) => Transformed::yes(Expr::Case(self.case(case)?)),
+            Expr::AggregateFunction(f) if f.func.name() == "string_agg" => {
+                let bytes = f.params.args.first().is_some_and(|value| {
+                    let ty = value.get_type(self.schema);
+                    ty.is_ok_and(|ty| family(&ty) == Family::Bytes)
+                });
+                if bytes {
+                    return Err(Error::unsupported(
+                        "string_agg of bytea is not supported",
+                        "use string_agg(encode(value, 'hex'), ...) and decode",
+                    )
+                    .into());
+                }
+                Transformed::no(Expr::AggregateFunction(f))
+            }
             other => match narrowed(&other).filter(|_| self.narrow) {
                 Some(small) => Transformed::yes(small),
                 None => Transformed::no(other),

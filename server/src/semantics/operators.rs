@@ -10,9 +10,12 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExp
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable, Operator, binary_expr};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
+use catalog::SqlType;
+
 use super::types::{Family, family, is_unknown, name};
-use super::{integers, intervals};
+use super::{functions, integers, intervals};
 use crate::error::{Error, SqlState};
+use crate::types::{self, TYPE_KEY};
 
 pub(super) fn planner() -> Arc<dyn ExprPlanner> {
     Arc::new(Operators)
@@ -27,12 +30,22 @@ impl ExprPlanner for Operators {
         raw: RawBinaryExpr,
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
+        if raw.op == BinaryOperator::PGExp {
+            let power = functions::call("power", vec![raw.left, raw.right])?;
+            return Ok(PlannerResult::Planned(power));
+        }
+        if let Some(call) = on_json(&raw, schema)? {
+            return Ok(PlannerResult::Planned(call));
+        }
         // what has no type yet, a parameter for one, is planned as it stands
         let (Ok(left), Ok(right)) = (type_of(&raw.left, schema), type_of(&raw.right, schema))
         else {
             return Ok(PlannerResult::Original(raw));
         };
         if is_comparison(&raw.op) {
+            if family(&left) == Family::Interval || family(&right) == Family::Interval {
+                return compare_intervals(raw, &left, &right);
+            }
             return compare(raw, &left, &right);
         }
         if let Some(op) = arithmetic(&raw.op) {
@@ -40,6 +53,128 @@ impl ExprPlanner for Operators {
         }
         Ok(PlannerResult::Original(raw))
     }
+
+    fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        let field = match args.first() {
+            Some(Expr::Literal(value, _)) => value.try_as_str().flatten().map(str::to_lowercase),
+            _ => None,
+        };
+        match field {
+            Some(field) if functions::DATE_FIELDS.contains(&field.as_str()) => {
+                Ok(PlannerResult::Planned(functions::call("date_field", args)?))
+            }
+            _ => Ok(PlannerResult::Original(args)),
+        }
+    }
+}
+
+/// An operator over `json` or `jsonb` as the function behind it; `jsonb` beside a quoted literal is compared
+/// in its own form.
+fn on_json(raw: &RawBinaryExpr, schema: &DFSchema) -> Result<Option<Expr>> {
+    use BinaryOperator::{
+        Arrow, ArrowAt, AtArrow, Eq, HashArrow, HashLongArrow, HashMinus, LongArrow, Minus, NotEq,
+        Question, QuestionAnd, QuestionPipe, StringConcat,
+    };
+    let is = |expr: &Expr, tags: &[&str]| {
+        let field = expr.to_field(schema).ok().map(|(_, field)| field);
+        let tag = field.and_then(|f| f.metadata().get(TYPE_KEY).cloned());
+        tag.is_some_and(|tag| tags.contains(&tag.as_str()))
+    };
+    let (left_jsonb, right_jsonb) = (is(&raw.left, &["jsonb"]), is(&raw.right, &["jsonb"]));
+    let left_json = left_jsonb || is(&raw.left, &["json"]);
+    let by_place = || type_of(&raw.right, schema).is_ok_and(|ty| ty.is_integer());
+    let name = match raw.op {
+        Arrow if left_json && by_place() => "json_array_element",
+        Arrow if left_json => "json_object_field",
+        LongArrow if left_json && by_place() => "json_array_element_text",
+        LongArrow if left_json => "json_object_field_text",
+        HashArrow if left_json => "json_path",
+        HashLongArrow if left_json => "json_path_text",
+        AtArrow if left_jsonb || right_jsonb => "jsonb_contains",
+        ArrowAt if left_jsonb || right_jsonb => "jsonb_contained",
+        Question if left_jsonb => "jsonb_exists",
+        QuestionAnd if left_jsonb => "jsonb_exists_all",
+        QuestionPipe if left_jsonb => "jsonb_exists_any",
+        StringConcat if left_jsonb && (right_jsonb || is_unknown(&raw.right)) => "jsonb_concat",
+        StringConcat if right_jsonb && is_unknown(&raw.left) => "jsonb_concat",
+        Minus if left_jsonb => "jsonb_delete",
+        HashMinus if left_jsonb => "jsonb_delete_path",
+        // any spelling of a uuid is the same uuid
+        _ if is_comparison(&raw.op) && is(&raw.left, &["uuid"]) && is_unknown(&raw.right) => {
+            let right = uuid(raw.right.clone());
+            return compared(&raw.op, raw.left.clone(), right);
+        }
+        _ if is_comparison(&raw.op) && is(&raw.right, &["uuid"]) && is_unknown(&raw.left) => {
+            let left = uuid(raw.left.clone());
+            return compared(&raw.op, left, raw.right.clone());
+        }
+        Eq | NotEq if left_jsonb != right_jsonb => {
+            let (left, right) = match left_jsonb {
+                true if is_unknown(&raw.right) => (raw.left.clone(), jsonb(raw.right.clone())),
+                false if is_unknown(&raw.left) => (jsonb(raw.left.clone()), raw.right.clone()),
+                _ => return Ok(None),
+            };
+            let op = if raw.op == Eq {
+                Operator::Eq
+            } else {
+                Operator::NotEq
+            };
+            return Ok(Some(binary_expr(left, op, right)));
+        }
+        _ => return Ok(None),
+    };
+    functions::call(name, vec![raw.left.clone(), raw.right.clone()]).map(Some)
+}
+
+fn jsonb(expr: Expr) -> Expr {
+    tagged(expr, &SqlType::Jsonb)
+}
+
+fn uuid(expr: Expr) -> Expr {
+    match expr {
+        // the type of a parameter is found by what it is compared with
+        Expr::Placeholder(_) => expr,
+        expr => tagged(expr, &SqlType::Uuid),
+    }
+}
+
+fn tagged(expr: Expr, sql: &SqlType) -> Expr {
+    let field = Arc::new(types::field("cast", sql, true));
+    Expr::Cast(Cast::new_from_field(Box::new(expr), field))
+}
+
+fn compared(op: &BinaryOperator, left: Expr, right: Expr) -> Result<Option<Expr>> {
+    Ok(comparison(op).map(|op| binary_expr(left, op, right)))
+}
+
+fn comparison(op: &BinaryOperator) -> Option<Operator> {
+    Some(match op {
+        BinaryOperator::Eq => Operator::Eq,
+        BinaryOperator::NotEq => Operator::NotEq,
+        BinaryOperator::Lt => Operator::Lt,
+        BinaryOperator::LtEq => Operator::LtEq,
+        BinaryOperator::Gt => Operator::Gt,
+        BinaryOperator::GtEq => Operator::GtEq,
+        _ => return None,
+    })
+}
+
+/// Intervals are as long as their months of 30 days and their days of 24 hours.
+fn compare_intervals(
+    raw: RawBinaryExpr,
+    left: &DataType,
+    right: &DataType,
+) -> Result<PlannerResult<RawBinaryExpr>> {
+    let interval = |expr: &Expr, ty: &DataType| family(ty) == Family::Interval || is_unknown(expr);
+    if !interval(&raw.left, left) || !interval(&raw.right, right) {
+        return compare(raw, left, right);
+    }
+    let Some(op) = comparison(&raw.op) else {
+        return Ok(PlannerResult::Original(raw));
+    };
+    let order = |expr| functions::call("interval_order", vec![span(expr)]);
+    let compared = binary_expr(order(raw.left)?, op, order(raw.right)?);
+    Ok(PlannerResult::Planned(compared))
 }
 
 /// The type that the expression will have: small literals are `integer`.
@@ -51,15 +186,7 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
 }
 
 fn is_comparison(op: &BinaryOperator) -> bool {
-    matches!(
-        op,
-        BinaryOperator::Eq
-            | BinaryOperator::NotEq
-            | BinaryOperator::Lt
-            | BinaryOperator::LtEq
-            | BinaryOperator::Gt
-            | BinaryOperator::GtEq
-    )
+    comparison(op).is_some()
 }
 
 fn arithmetic(op: &BinaryOperator) -> Option<Operator> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, StringArray, StringBuilder};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use chrono_tz::Tz;
 use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
@@ -16,6 +16,7 @@ use datafusion::logical_expr::{
 };
 
 use super::casts::unnamed;
+use super::functions;
 use crate::error::Error;
 use crate::types::TYPE_KEY;
 use crate::values::{self, ColumnWriter, Style, WireFormat};
@@ -23,23 +24,25 @@ use crate::values::{self, ColumnWriter, Style, WireFormat};
 /// Names of the functions.
 pub(super) const NAMES: [&str; 2] = [Read::NAME, Write::NAME];
 
-/// `text::type`; the result has the field's type and tag.
-pub(super) fn read(text: Expr, to: &FieldRef) -> Expr {
+/// `text::type`; the result has the field's type and tag. Without a zone, the session's counts that runs it.
+pub(super) fn read(text: Expr, to: &FieldRef, zone: Option<Tz>) -> Expr {
     call(
         Read {
             volatility: volatility(to.data_type()),
             to: unnamed(to),
+            zone: zone.filter(|_| has_zone(to.data_type())),
         },
         text,
     )
 }
 
 /// `value::text`.
-pub(super) fn write(value: Expr, from: &FieldRef) -> Expr {
+pub(super) fn write(value: Expr, from: &FieldRef, zone: Option<Tz>) -> Expr {
     call(
         Write {
             volatility: volatility(from.data_type()),
             from: unnamed(from),
+            zone: zone.filter(|_| has_zone(from.data_type())),
         },
         value,
     )
@@ -52,6 +55,14 @@ fn call<F: Conversion>(function: F, arg: Expr) -> Expr {
         signature,
     }))
     .call(vec![arg])
+}
+
+fn has_zone(ty: &DataType) -> bool {
+    match ty {
+        DataType::Timestamp(_, zone) => zone.is_some(),
+        DataType::List(of) => has_zone(of.data_type()),
+        _ => false,
+    }
 }
 
 /// Instants are read and written in the session's time zone.
@@ -74,12 +85,14 @@ trait Conversion: std::fmt::Debug + PartialEq + Eq + std::hash::Hash + Send + Sy
 struct Read {
     volatility: Volatility,
     to: FieldRef,
+    zone: Option<Tz>,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Write {
     volatility: Volatility,
     from: FieldRef,
+    zone: Option<Tz>,
 }
 
 impl Conversion for Read {
@@ -93,12 +106,21 @@ impl Conversion for Read {
         Arc::clone(&self.to)
     }
 
-    fn convert(&self, array: &ArrayRef, zone: Tz) -> Result<ArrayRef, Error> {
+    fn convert(&self, array: &ArrayRef, session: Tz) -> Result<ArrayRef, Error> {
+        let zone = self.zone.unwrap_or(session);
         let texts = cast(array, &DataType::Utf8)?;
         let texts = texts.as_string::<i32>();
         let tag = self.to.metadata().get(TYPE_KEY);
         if let Some(n) = tag.and_then(|t| t.strip_prefix("varchar:")?.parse().ok()) {
             return Ok(Arc::new(truncated(texts, n)));
+        }
+        if tag.is_some_and(|t| t == "jsonb") {
+            let normal = |text: Option<&str>| text.map(functions::normalized).transpose();
+            let normal = texts
+                .iter()
+                .map(normal)
+                .collect::<Result<StringArray, _>>()?;
+            return Ok(Arc::new(normal));
         }
         let mut reader = values::reader(&self.to, zone)?;
         for text in texts {
@@ -128,10 +150,11 @@ impl Conversion for Write {
     }
 
     fn result(&self) -> FieldRef {
-        Arc::new(arrow::datatypes::Field::new("text", DataType::Utf8, true))
+        Arc::new(Field::new("text", DataType::Utf8, true))
     }
 
-    fn convert(&self, array: &ArrayRef, zone: Tz) -> Result<ArrayRef, Error> {
+    fn convert(&self, array: &ArrayRef, session: Tz) -> Result<ArrayRef, Error> {
+        let zone = self.zone.unwrap_or(session);
         let style = Style {
             time_zone: zone,
             ..Style::default()
@@ -150,6 +173,24 @@ impl Conversion for Write {
         }
         Ok(Arc::new(texts.finish()))
     }
+}
+
+/// One value by PostgreSQL's output rules.
+pub(super) fn shown(
+    array: &ArrayRef,
+    field: &Field,
+    row: usize,
+    zone: Tz,
+) -> Result<String, Error> {
+    let style = Style {
+        time_zone: zone,
+        ..Style::default()
+    };
+    let one = array.slice(row, 1);
+    let cells = ColumnWriter::new(field, &one, WireFormat::Text, style)?;
+    let mut cell = Vec::new();
+    cells.write(0, &mut cell)?;
+    Ok(values::valid_text(&cell)?.to_owned())
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -187,13 +228,21 @@ impl<F: Conversion> ScalarUDFImpl for Function<F> {
             .convert(&array, zone)
             .map_err(DataFusionError::from)?;
         Ok(match scalar {
-            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&converted, 0)?),
+            true => ColumnarValue::Scalar(first(&converted)?),
             false => ColumnarValue::Array(converted),
         })
     }
 }
 
-fn session_zone(options: &ConfigOptions) -> Tz {
+/// The first value of an array. A list keeps what its field says of its elements.
+pub(super) fn first(array: &ArrayRef) -> Result<ScalarValue> {
+    match array.as_list_opt::<i32>() {
+        Some(list) => Ok(ScalarValue::List(Arc::new(list.slice(0, 1)))),
+        None => ScalarValue::try_from_array(array, 0),
+    }
+}
+
+pub(super) fn session_zone(options: &ConfigOptions) -> Tz {
     let name = options.execution.time_zone.as_deref().unwrap_or("UTC");
     Tz::from_str(name).unwrap_or(Tz::UTC)
 }

@@ -5,7 +5,6 @@
 
 mod arrays;
 mod definitions;
-mod json;
 mod names;
 mod privileges;
 mod session;
@@ -56,7 +55,6 @@ pub(super) fn all(cx: &Arc<SystemContext>) -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(function))
     })
     .chain(arrays::all())
-    .chain(json::all())
     .collect()
 }
 

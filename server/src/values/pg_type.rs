@@ -28,7 +28,7 @@ pub(super) enum Kind {
     Jsonb,
     /// An oid-like number, or the name that stands for one.
     Oid,
-    /// A composite, map, union or nested array: one JSON value of type `jsonb`.
+    /// A composite, map, union or an array of them: one JSON value of type `jsonb`.
     Json,
 }
 
@@ -47,10 +47,18 @@ impl PgType {
         let sql = sql_type(field);
         Self {
             typmod: match &sql {
-                SqlType::Array(of) => pg_typmod(of),
+                SqlType::Array(of) => pg_typmod(innermost(of)),
                 _ => pg_typmod(&sql),
             },
             ..Self::fixed(pg_oid(&sql))
+        }
+    }
+
+    /// Of the elements of an array, however many dimensions it has.
+    pub(super) fn of_elements(field: &Field) -> Self {
+        match element(field.data_type()) {
+            Some(inner) => Self::of_elements(inner),
+            None => Self::of(field),
         }
     }
 
@@ -95,6 +103,13 @@ fn tagged_oid(field: &Field) -> Option<u32> {
     })
 }
 
+fn innermost(of: &SqlType) -> &SqlType {
+    match of {
+        SqlType::Array(of) => innermost(of),
+        of => of,
+    }
+}
+
 fn array_oid(of: u32) -> u32 {
     match of {
         18 => 1002,
@@ -126,9 +141,7 @@ fn is_json(ty: &DataType) -> bool {
         DataType::Struct(_) | DataType::Map(..) | DataType::Union(..) => true,
         DataType::Dictionary(_, value) => is_json(value),
         DataType::RunEndEncoded(_, value) => is_json(value.data_type()),
-        _ => {
-            element(ty).is_some_and(|e| is_json(e.data_type()) || element(e.data_type()).is_some())
-        }
+        _ => element(ty).is_some_and(|e| is_json(e.data_type())),
     }
 }
 

@@ -4,7 +4,7 @@
 //! `COPY … FROM` and for the parameters of the Postgres door. Text follows PostgreSQL's input
 //! rules; a value that does not fit is an error with its code, never a NULL.
 
-mod datetime;
+pub(super) mod datetime;
 mod list;
 mod number;
 

@@ -301,7 +301,7 @@ fn lists_structs_and_dictionaries_print() {
         Arc::new(nested),
         None,
     );
-    assert_eq!(shown(outer), ["[[1],null]"]);
+    assert_eq!(shown(outer), ["{{1},NULL}"]);
     let dictionary: DictionaryArray<Int32Type> =
         vec![Some("x"), None, Some("x")].into_iter().collect();
     assert_eq!(shown(dictionary), ["x", "NULL", "x"]);

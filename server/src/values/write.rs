@@ -387,6 +387,7 @@ fn uuid_text(bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
 fn list_text(array: &ListArray, element: &Field, style: Style) -> Result<Cell> {
     let array = array.clone();
     let cells = ColumnWriter::new(element, array.values(), WireFormat::Text, style)?;
+    let nested = matches!(element.data_type(), DataType::List(_));
     Ok(Box::new(move |row, out| {
         out.push(b'{');
         for (i, at) in range(&array, row).enumerate() {
@@ -399,7 +400,7 @@ fn list_text(array: &ListArray, element: &Field, style: Style) -> Result<Cell> {
             }
             let start = out.len();
             cells.write(at, out)?;
-            if needs_quotes(&out[start..]) {
+            if !nested && needs_quotes(&out[start..]) {
                 let raw = out.split_off(start);
                 out.push(b'"');
                 for byte in raw {
@@ -427,7 +428,82 @@ fn needs_quotes(element: &[u8]) -> bool {
         })
 }
 
+/// Lengths of a rectangular nested list's dimensions, outermost first, and the range of its innermost values.
+fn dimensions(
+    array: &ListArray,
+    row: usize,
+) -> Result<(Vec<usize>, ArrayRef, std::ops::Range<usize>)> {
+    let mut lengths = Vec::new();
+    let mut values = Arc::clone(array.values());
+    let mut at = range(array, row);
+    lengths.push(at.len());
+    while let Some(inner) = values.as_list_opt::<i32>().cloned() {
+        let mut each = at.clone().map(|i| (inner.is_valid(i), range(&inner, i)));
+        let Some((valid, first)) = each.next() else {
+            return Ok((vec![0], values, 0..0));
+        };
+        let mut end = first.end;
+        for (other_valid, other) in each {
+            if other.len() != first.len() || other.start != end || !other_valid {
+                return Err(not_rectangular());
+            }
+            end = other.end;
+        }
+        if !valid {
+            return Err(not_rectangular());
+        }
+        lengths.push(first.len());
+        at = first.start..end;
+        values = Arc::clone(inner.values());
+    }
+    Ok((lengths, values, at))
+}
+
+fn not_rectangular() -> Error {
+    Error::unsupported(
+        "lists of lists of unlike lengths have no binary form",
+        "ask for the result as text, or as to_json(…)",
+    )
+}
+
+/// An array of several dimensions.
+fn nested_binary(array: &ListArray, element: &Field, style: Style) -> Result<Cell> {
+    let array = array.clone();
+    let oid = PgType::of_elements(element).oid;
+    let mut innermost = element;
+    while let DataType::List(inner) = innermost.data_type() {
+        innermost = inner;
+    }
+    let mut values = Arc::clone(array.values());
+    while let Some(inner) = values.as_list_opt::<i32>() {
+        values = Arc::clone(inner.values());
+    }
+    let cells = ColumnWriter::new(innermost, &values, WireFormat::Binary, style)?;
+    Ok(Box::new(move |row, out| {
+        let (lengths, _, at) = dimensions(&array, row)?;
+        let empty = at.is_empty();
+        let count = if empty { 0 } else { lengths.len() };
+        let count = i32::try_from(count).map_err(|_| too_long())?;
+        let with_null = at.clone().any(|i| cells.is_null(i));
+        put(out, &count.to_be_bytes())?;
+        put(out, &i32::from(with_null).to_be_bytes())?;
+        put(out, &oid.to_be_bytes())?;
+        for length in lengths.iter().filter(|_| !empty) {
+            let length = i32::try_from(*length).map_err(|_| too_long())?;
+            put(out, &length.to_be_bytes())?;
+            put(out, &1i32.to_be_bytes())?;
+        }
+        for i in at {
+            sized(&cells, i, out)?;
+        }
+        Ok(())
+    }))
+}
+
 fn list_binary(array: &ListArray, element: &Field, style: Style) -> Result<Cell> {
+    if matches!(element.data_type(), DataType::List(_)) {
+        return nested_binary(array, element, style);
+    }
     let array = array.clone();
     let oid = PgType::of(element).oid;
     let cells = ColumnWriter::new(element, array.values(), WireFormat::Binary, style)?;

@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::{build, scope};
+use crate::dialect::column_names::{self, numbered};
 use crate::system::shapes::Shape;
 
 /// Gives every unnamed expression its name and makes repeated ones distinct.
@@ -59,47 +60,9 @@ fn is_free(taken: &Taken, own: Option<&String>, name: &str) -> bool {
         .all(|(other, _)| own.is_some() && other.is_some() && other.as_ref() != own)
 }
 
-fn numbered(name: &str, n: usize) -> String {
-    if n == 0 {
-        name.to_owned()
-    } else {
-        format!("{name}_{n}")
-    }
-}
-
 /// What PostgreSQL calls the column.
 fn output_name(expr: &Expr) -> String {
-    own_name(expr).unwrap_or_else(|| "?column?".to_owned())
-}
-
-fn own_name(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Identifier(name) => Some(scope::folded(name)),
-        Expr::CompoundIdentifier(path) => path.last().map(scope::folded),
-        Expr::Function(function) => scope::parts(&function.name).pop(),
-        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => own_name(inner),
-        Expr::Cast {
-            expr, data_type, ..
-        } => own_name(expr).or_else(|| {
-            let name = data_type.to_string().to_lowercase();
-            name.rsplit('.').next().map(str::to_owned)
-        }),
-        Expr::Case { else_result, .. } => else_result
-            .as_ref()
-            .and_then(|e| own_name(e))
-            .or_else(|| Some("case".to_owned())),
-        Expr::Exists { .. } => Some("exists".to_owned()),
-        Expr::Array(_) => Some("array".to_owned()),
-        Expr::Subquery(query) => {
-            let item = query.body.as_select()?.projection.first()?;
-            match item {
-                SelectItem::ExprWithAlias { alias, .. } => Some(scope::folded(alias)),
-                other => own_name(scope::item_expr(other)?),
-            }
-        }
-        Expr::CompoundFieldAccess { root, .. } => own_name(root),
-        _ => None,
-    }
+    column_names::of(expr).unwrap_or_else(|| "?column?".to_owned())
 }
 
 /// Writes out `t.*` and `*` over system tables where another column of the query would clash with

@@ -76,10 +76,6 @@ pub(super) const LIST: &[Entry] = &[
     ("quote_ident", Kind::Text, |_, row| {
         Ok(row.text(0).map(quote_ident).into())
     }),
-    ("quote_literal", Kind::Text, |_, row| {
-        let quote = |t: &str| format!("'{}'", t.replace('\'', "''"));
-        Ok(row.text(0).map(quote).into())
-    }),
 ];
 
 #[expect(

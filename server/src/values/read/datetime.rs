@@ -1,6 +1,8 @@
 //! Dates, times and intervals: text (ISO, and month/day/year as DateStyle `ISO, MDY` reads it) and
 //! binary input.
 
+mod free;
+
 use std::str::FromStr;
 
 use arrow::datatypes::IntervalMonthDayNano;
@@ -28,7 +30,7 @@ fn out_of_range(text: &str) -> Error {
 }
 
 /// Day number of a proleptic Gregorian date (year 0 is 1 BC); the inverse of the writer's.
-fn days_of(year: i64, month: i64, day: i64) -> i64 {
+pub(crate) fn days_of(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let of_era = year.rem_euclid(400);
@@ -64,14 +66,26 @@ fn parse_date(text: &str, bc: bool) -> Date {
         let Some((b, c)) = rest.split_once('-') else {
             return Date::Malformed;
         };
-        fields = vec![number(a), number(b), number(c)];
-        (0, 1, 2)
+        if a.len() > 2 {
+            fields = vec![number(a), number(b), number(c)];
+            (0, 1, 2)
+        } else {
+            let year = number(c).map(|year| free::full_year(year, c.len(), bc));
+            fields = vec![number(a), number(b), year];
+            (2, 0, 1)
+        }
     } else if let Some((a, rest)) = text.split_once('/') {
         let Some((b, c)) = rest.split_once('/') else {
             return Date::Malformed;
         };
-        fields = vec![number(a), number(b), number(c)];
-        if a.len() > 2 { (0, 1, 2) } else { (2, 0, 1) }
+        if a.len() > 2 {
+            fields = vec![number(a), number(b), number(c)];
+            (0, 1, 2)
+        } else {
+            let year = number(c).map(|year| free::full_year(year, c.len(), bc));
+            fields = vec![number(a), number(b), year];
+            (2, 0, 1)
+        }
     } else if text.len() == 8 && text.is_ascii() {
         fields = vec![number(&text[..4]), number(&text[4..6]), number(&text[6..])];
         (0, 1, 2)
@@ -122,21 +136,33 @@ pub(super) fn date(text: &str) -> Result<i32> {
     let (head, bc) = era(plain);
     // a time after the date is read and dropped, as PostgreSQL does
     let (day, clock) = split_day(head);
-    if !clock.is_empty() {
-        let (_, zone) = split_zone(clock);
-        parse_clock(split_zone(clock).0).ok_or_else(|| bad("date", text))?;
-        if !zone.is_empty() {
-            offset(zone).ok_or_else(|| bad("date", text))?;
-        }
-    }
-    match parse_date(day, bc) {
-        Date::Day(days) => match i32::try_from(days) {
-            Ok(days) if days < i32::MAX && days > i32::MIN => Ok(days),
-            _ => Err(out_of_range(text)),
+    let (time, zone) = split_zone(clock);
+    let clock_is_good = clock.is_empty()
+        || (parse_clock(time).is_some() && (zone.is_empty() || offset(zone).is_some()));
+    let days = match parse_date(day, bc) {
+        Date::Day(days) if clock_is_good => days,
+        Date::NoSuchDay => return Err(out_of_range(text)),
+        _ => match free(plain, "date", text)?.days {
+            Some(days) => days,
+            None => return Err(bad("date", text)),
         },
-        Date::NoSuchDay => Err(out_of_range(text)),
-        Date::Malformed => Err(bad("date", text)),
+    };
+    match i32::try_from(days) {
+        Ok(days) if (FIRST_DAY..=LAST_DAY).contains(&days) => Ok(days),
+        _ => Err(out_of_range(text)),
     }
+}
+
+/// 4714-11-24 BC and 5874897-12-31, PostgreSQL's first and last dates.
+const FIRST_DAY: i32 = -2_440_588;
+const LAST_DAY: i32 = 2_145_042_905;
+
+/// A text in none of the plain forms.
+fn free(plain: &str, kind: &str, text: &str) -> Result<free::Moment> {
+    free::parse(plain).map_err(|wrong| match wrong {
+        free::Wrong::Malformed => bad(kind, text),
+        free::Wrong::NoSuchDay => out_of_range(text),
+    })
 }
 
 /// Splits at the blank or `T` between date and time.
@@ -189,6 +215,14 @@ enum Zone {
     Named(Tz),
 }
 
+/// Seconds east of UTC that a text like `+05:30` says.
+pub(crate) fn fixed_zone(text: &str) -> Option<i64> {
+    match offset(text)? {
+        Zone::Fixed(east) => Some(east),
+        Zone::Named(_) => None,
+    }
+}
+
 fn offset(text: &str) -> Option<Zone> {
     if text.eq_ignore_ascii_case("z") || text.eq_ignore_ascii_case("utc") {
         return Some(Zone::Fixed(0));
@@ -215,10 +249,14 @@ fn offset(text: &str) -> Option<Zone> {
 
 pub(super) fn time(text: &str) -> Result<i64> {
     let (clock, zone) = split_zone(text.trim_ascii());
-    if !zone.is_empty() {
-        offset(zone).ok_or_else(|| bad("time", text))?; // dropped, as PostgreSQL does
+    // a zone is dropped, as PostgreSQL does
+    if (zone.is_empty() || offset(zone).is_some())
+        && let Some(micros) = parse_clock(clock)
+    {
+        return Ok(micros);
     }
-    parse_clock(clock).ok_or_else(|| bad("time", text))
+    let moment = free(text.trim_ascii(), "time", text)?;
+    moment.micros.ok_or_else(|| bad("time", text))
 }
 
 /// A timestamp: with `zone` the result is an instant, and a text without its own zone is local
@@ -239,25 +277,28 @@ pub(super) fn timestamp(text: &str, zone: Option<Tz>) -> Result<i64> {
     let (head, bc) = era(plain);
     let (day, rest) = split_day(head);
     let (clock, own_zone) = split_zone(rest);
-    let days = match parse_date(day, bc) {
-        Date::Day(days) => days,
-        Date::NoSuchDay => return Err(out_of_range(text)),
-        Date::Malformed => return Err(bad(kind, text)),
-    };
     let micros = if clock.is_empty() {
-        0
+        Some(0)
     } else {
-        parse_clock(clock).ok_or_else(|| bad(kind, text))?
+        parse_clock(clock)
+    };
+    let fixed = match own_zone {
+        "" => Some(None),
+        written => offset(written).map(Some),
+    };
+    let (days, micros, own_zone) = match (parse_date(day, bc), micros, fixed) {
+        (Date::Day(days), Some(micros), Some(zone)) => (days, micros, zone),
+        (Date::NoSuchDay, ..) => return Err(out_of_range(text)),
+        _ => {
+            let moment = free(plain, kind, text)?;
+            let days = moment.days.ok_or_else(|| bad(kind, text))?;
+            (days, moment.micros.unwrap_or(0), moment.zone)
+        }
     };
     let local = days
         .checked_mul(DAY)
         .and_then(|d| d.checked_add(micros))
         .ok_or_else(|| out_of_range(text))?;
-    let own_zone = if own_zone.is_empty() {
-        None
-    } else {
-        Some(offset(own_zone).ok_or_else(|| bad(kind, text))?)
-    };
     let Some(session) = zone else {
         return Ok(local);
     };
@@ -273,7 +314,7 @@ pub(super) fn timestamp(text: &str, zone: Option<Tz>) -> Result<i64> {
 
 /// Offset of a local time in a zone. A time that the clocks skip or repeat takes the standard
 /// offset, as PostgreSQL does.
-fn east_of(local: i64, zone: Tz) -> i64 {
+pub(crate) fn east_of(local: i64, zone: Tz) -> i64 {
     if zone == Tz::UTC {
         return 0;
     }
@@ -459,7 +500,8 @@ fn verbose_interval(text: &str) -> Option<Span> {
                 Some(unit) if unit.starts_with(|c: char| c.is_ascii_alphabetic()) => {
                     words.next()?
                 }
-                // a bare number is seconds
+                // a bare number is days before a time, and else seconds
+                Some(clock) if clock.contains(':') => "d",
                 _ => "s",
             },
             unit => unit,

@@ -17,7 +17,7 @@ pub(crate) const DAY: i64 = 86_400_000_000;
 
 /// Year (0 is 1 BC), month and day of a day number counted from 1970-01-01, for every number:
 /// the proleptic Gregorian calendar in 400-year eras that begin on 1 March.
-fn civil(days: i64) -> (i64, i64, i64) {
+pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let of_era = days.rem_euclid(146_097);
@@ -130,7 +130,7 @@ pub(super) fn timestamp_text(micros: i64, zone: Option<Tz>, between: u8, out: &m
 }
 
 /// Seconds east of UTC that hold in the zone at an instant.
-fn offset_at(micros: i64, zone: Tz) -> i32 {
+pub(crate) fn offset_at(micros: i64, zone: Tz) -> i32 {
     if zone == Tz::UTC {
         return 0;
     }

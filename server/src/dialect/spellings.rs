@@ -1,0 +1,224 @@
+//! Spellings that PostgreSQL's own parser takes as calls of functions: `AT TIME ZONE`, `LIKE … ESCAPE`,
+//! `SIMILAR TO`, `json_agg`, `make_interval` with named arguments.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CastKind, DataType, DuplicateTreatment, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident,
+    Interval, ObjectName, OrderByExpr, OrderByOptions, Value, ValueWithSpan, VisitMut, VisitorMut,
+};
+
+use super::words::parts;
+
+/// Rewrites them in place, in any syntax tree.
+pub(super) fn rewrite(tree: &mut impl VisitMut) {
+    let _ = tree.visit(&mut Spellings);
+}
+
+struct Spellings;
+
+impl VisitorMut for Spellings {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::AtTimeZone {
+                timestamp,
+                time_zone,
+            } => {
+                let args = vec![(**time_zone).clone(), (**timestamp).clone()];
+                *expr = call("timezone", args);
+            }
+            Expr::Like {
+                pattern,
+                escape_char,
+                ..
+            }
+            | Expr::ILike {
+                pattern,
+                escape_char,
+                ..
+            } => {
+                if let Some(escape) = escape_char.take() {
+                    let args = vec![(**pattern).clone(), Expr::Value(escape)];
+                    **pattern = call("like_escape", args);
+                }
+            }
+            Expr::SimilarTo {
+                negated,
+                expr: value,
+                pattern,
+                escape_char,
+            } => {
+                let mut args = vec![(**pattern).clone()];
+                args.extend(escape_char.take().map(Expr::Value));
+                *expr = Expr::BinaryOp {
+                    left: value.clone(),
+                    op: match negated {
+                        true => BinaryOperator::PGRegexNotMatch,
+                        false => BinaryOperator::PGRegexMatch,
+                    },
+                    right: Box::new(call("similar_to_escape", args)),
+                };
+            }
+            // the planner's own reading of intervals knows fewer forms
+            Expr::Interval(interval) => {
+                if let Some(read) = read_interval(interval) {
+                    *expr = read;
+                }
+            }
+            Expr::Function(function) => {
+                let name = parts(&function.name).pop().unwrap_or_default();
+                if matches!(name.as_str(), "array_agg" | "json_agg" | "jsonb_agg") {
+                    sort_distinct(&mut function.args);
+                }
+                match name.as_str() {
+                    "json_agg" | "jsonb_agg" => *expr = gathered(&name, function),
+                    "make_interval" => in_order(&mut function.args),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// `name(args)`.
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: args
+                .into_iter()
+                .map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e)))
+                .collect(),
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+/// A text without fields that names fractions of units, as a cast.
+fn read_interval(interval: &Interval) -> Option<Expr> {
+    let Interval {
+        value,
+        leading_field: None,
+        leading_precision: None,
+        last_field: None,
+        fractional_seconds_precision: None,
+    } = interval
+    else {
+        return None;
+    };
+    match value.as_ref() {
+        Expr::Value(ValueWithSpan {
+            value: Value::SingleQuotedString(text),
+            ..
+        }) if !is_simple(text) => Some(Expr::Cast {
+            kind: CastKind::Cast,
+            expr: value.clone(),
+            data_type: DataType::Interval {
+                fields: None,
+                precision: None,
+            },
+            array: false,
+            format: None,
+        }),
+        _ => None,
+    }
+}
+
+/// Numbers with units, which the planner reads as PostgreSQL does and keeps as a literal.
+fn is_simple(text: &str) -> bool {
+    let simple = |c: char| c == ' ' || (c.is_ascii_alphanumeric() && !matches!(c, 'P' | 'w' | 'c'));
+    text.chars().all(simple) && text.contains(|c: char| c.is_ascii_alphabetic())
+}
+
+/// PostgreSQL finds distinct values by sorting them.
+fn sort_distinct(args: &mut FunctionArguments) {
+    let FunctionArguments::List(list) = args else {
+        return;
+    };
+    let sorted = |c: &FunctionArgumentClause| matches!(c, FunctionArgumentClause::OrderBy(_));
+    if list.duplicate_treatment != Some(DuplicateTreatment::Distinct)
+        || list.clauses.iter().any(sorted)
+    {
+        return;
+    }
+    if let [FunctionArg::Unnamed(FunctionArgExpr::Expr(value))] = list.args.as_slice() {
+        let key = OrderByExpr {
+            expr: value.clone(),
+            options: OrderByOptions::default(),
+            with_fill: None,
+        };
+        list.clauses
+            .push(FunctionArgumentClause::OrderBy(vec![key]));
+    }
+}
+
+/// `json_agg(…)` writes what `array_agg(…)` gathers.
+fn gathered(name: &str, function: &Function) -> Expr {
+    let mut inner = function.clone();
+    inner.name = ObjectName::from(vec![Ident::new("array_agg")]);
+    call(name, vec![Expr::Function(inner)])
+}
+
+const PARTS: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];
+
+/// Arguments by their place; those that are not given are zero.
+fn in_order(args: &mut FunctionArguments) {
+    let FunctionArguments::List(list) = args else {
+        return;
+    };
+    let named = list
+        .args
+        .iter()
+        .any(|a| !matches!(a, FunctionArg::Unnamed(_)));
+    if !named {
+        return;
+    }
+    let zero = || {
+        let value = ValueWithSpan::from(Value::Number("0".to_owned(), false));
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value)))
+    };
+    let mut all: Vec<FunctionArg> = PARTS.iter().map(|_| zero()).collect();
+    for (at, arg) in list.args.iter().enumerate() {
+        let (place, value) = match arg {
+            FunctionArg::Named { name, arg, .. } => {
+                match PARTS
+                    .iter()
+                    .position(|p| name.value.eq_ignore_ascii_case(p))
+                {
+                    Some(place) => (place, arg),
+                    None => return,
+                }
+            }
+            FunctionArg::Unnamed(arg) => (at, arg),
+            FunctionArg::ExprNamed {
+                name: Expr::Identifier(name),
+                arg,
+                ..
+            } => match PARTS
+                .iter()
+                .position(|p| name.value.eq_ignore_ascii_case(p))
+            {
+                Some(place) => (place, arg),
+                None => return,
+            },
+            FunctionArg::ExprNamed { .. } => return,
+        };
+        match all.get_mut(place) {
+            Some(slot) => *slot = FunctionArg::Unnamed(value.clone()),
+            None => return,
+        }
+    }
+    list.args = all;
+}
