@@ -389,6 +389,10 @@ fn no_key(plan: &LogicalPlan) -> Result<Option<Finding>> {
         }
         let both = core::streams(&join.left)? && core::streams(&join.right)?;
         let (code, detail) = match (join.null_aware, both, join.join_type) {
+            _ if keyed::has_key(node)? => (
+                "KEY_NOT_SHOWN",
+                "the columns that the join is by are not in the result; a part that has them all, and none twice, could be kept",
+            ),
             (true, ..) => (
                 "NOT_IN_NULLS",
                 "a NULL on either side of NOT IN decides on all rows; say IS NOT NULL of both, or use NOT EXISTS",

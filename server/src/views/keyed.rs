@@ -46,7 +46,7 @@ pub(super) fn recognize(node: &LogicalPlan) -> Result<Option<KeyedCore>> {
         return Ok(None);
     }
     let keys = keys::keys(node)?;
-    if keys.is_empty() {
+    if keys.is_empty() || !keys::named_apart(node.schema()) {
         return Ok(None);
     }
     Ok(Some(KeyedCore {
@@ -54,6 +54,11 @@ pub(super) fn recognize(node: &LogicalPlan) -> Result<Option<KeyedCore>> {
         tables: standing(node)?,
         keys,
     }))
+}
+
+/// True when results of a node have a key, whether or not they can be kept.
+pub(super) fn has_key(node: &LogicalPlan) -> Result<bool> {
+    Ok(!keys::keys(node)?.is_empty())
 }
 
 /// The one part that all streaming tables lie below, if its results can be kept by key: rather one that

@@ -1,6 +1,5 @@
 //! Plans over a core: the state of a range of rows, many runs as one, and the core's answer.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::common::{Column, DFSchema, DFSchemaRef, ScalarValue};
@@ -82,12 +81,6 @@ pub(super) fn bag(stored: LogicalPlan, new: LogicalPlan) -> Result<LogicalPlan> 
         .iter()
         .map(|(relation, field)| (relation.cloned(), field.name().clone()))
         .collect();
-    // a union would make up names for columns that differ by their relation alone, and forget them again
-    let twice: HashSet<&String> = names.iter().map(|(_, name)| name).collect();
-    let (stored, new) = match twice.len() < names.len() {
-        true => (numbered(stored)?, numbered(new)?),
-        false => (stored, new),
-    };
     let all = LogicalPlanBuilder::from(stored).union(new)?.build()?;
     let named = all.schema().columns().into_iter().zip(names);
     let named = named.map(|(column, (relation, name))| match relation {
@@ -97,13 +90,6 @@ pub(super) fn bag(stored: LogicalPlan, new: LogicalPlan) -> Result<LogicalPlan> 
     });
     let named = named.collect();
     Projection::try_new(named, Arc::new(all)).map(LogicalPlan::Projection)
-}
-
-/// The same columns under names of their own.
-fn numbered(rows: LogicalPlan) -> Result<LogicalPlan> {
-    let named = columns(&rows).enumerate();
-    let named: Vec<Expr> = named.map(|(i, c)| c.alias(format!("__c{i}"))).collect();
-    LogicalPlanBuilder::from(rows).project(named)?.build()
 }
 
 fn new_states(split: &Split, range: Range) -> Result<LogicalPlan> {

@@ -4,6 +4,8 @@
 //! values. Windows, groupings and joins each keep what they have in common with the keys below them: a
 //! join's rows have the key that its sides are equal by, an outer join's that of the side it keeps.
 
+use std::collections::BTreeSet;
+
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef};
@@ -50,6 +52,13 @@ pub(super) fn keys(plan: &LogicalPlan) -> Result<Vec<Key>> {
     Ok(found.unwrap_or_default())
 }
 
+/// No two columns differ by their relation alone: plans of physical operators know only names, and the
+/// filters that they make while they run end up at the wrong one.
+pub(super) fn named_apart(schema: &DFSchema) -> bool {
+    let names: BTreeSet<&String> = schema.fields().iter().map(|f| f.name()).collect();
+    names.len() == schema.fields().len()
+}
+
 /// Nothing in the plan looks at a query around it.
 fn stands_alone(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
@@ -66,6 +75,9 @@ fn stands_alone(plan: &LogicalPlan) -> Result<bool> {
 /// `wanted` are conditions that hold for the results that count.
 fn below(plan: &LogicalPlan, wanted: &[&Expr]) -> Result<Option<Keys>> {
     if leaf(plan)? {
+        if !named_apart(plan.schema()) {
+            return Ok(None);
+        }
         return Ok(Some(Keys {
             of: Vec::new(),
             free: Some(Free {

@@ -23,7 +23,7 @@ const SHAPES: &[(&str, &[&str])] = &[
         &["KEYED(OUTER_JOIN)"],
     ),
     (
-        "SELECT t.ts, o.ts AS ots, o.b FROM t FULL JOIN o ON t.i = o.i AND t.b",
+        "SELECT t.i, o.i AS oi, t.ts, o.ts AS ots, o.b FROM t FULL JOIN o ON t.i = o.i AND t.b",
         &["KEYED(OUTER_JOIN)"],
     ),
     (
@@ -64,10 +64,6 @@ const SHAPES: &[(&str, &[&str])] = &[
         &["KEYED(JOIN)"],
     ),
     (
-        "SELECT t.b, count(*) AS n, max(o.ts) AS m FROM t JOIN o ON t.i = o.i AND t.k = o.k GROUP BY t.b",
-        &["KEYED(JOIN)"],
-    ),
-    (
         "SELECT x.k, x.n, y.s FROM (SELECT k, count(*) AS n FROM t GROUP BY k) AS x \
          LEFT JOIN (SELECT k, sum(i) AS s FROM o GROUP BY k) AS y ON x.k = y.k",
         &["KEYED(SEVERAL_STREAMS)"],
@@ -90,7 +86,7 @@ const SHAPES: &[(&str, &[&str])] = &[
     ),
     (
         "SELECT t.k, o.i, d.region FROM t JOIN o ON t.k = o.k AND t.i = o.i LEFT JOIN d ON o.k = d.k",
-        &["KEYED(JOIN)"],
+        &["KEYED(JOIN)", "KEYED(DIM_FOLLOWED)"],
     ),
 ];
 
@@ -191,6 +187,14 @@ async fn joins_without_a_key_say_so() {
         (
             "SELECT t.k, o.i FROM t LEFT JOIN o ON t.i > o.i",
             "FULL(NO_KEY)",
+        ),
+        (
+            "SELECT t.ts, o.b FROM t FULL JOIN o ON t.i = o.i",
+            "FULL(KEY_NOT_SHOWN)",
+        ),
+        (
+            "SELECT t.b, count(*) AS n, max(o.ts) AS m FROM t JOIN o ON t.i = o.i GROUP BY t.b",
+            "FULL(KEY_NOT_SHOWN)",
         ),
         // floats are not joined as they are grouped
         ("SELECT t.k FROM t LEFT JOIN o ON t.f = o.f", "FULL(NO_KEY)"),
