@@ -413,11 +413,19 @@ fn native_command(native: &Ast) -> &'static str {
 }
 
 /// True for statements that change something and whose change is durable when they return, inside a
-/// block too. `EXECUTE` is what it names.
+/// block too. Those that change rows decide by their table, and `EXECUTE` is what it names.
 pub fn commits_by_itself(statement: &Statement) -> bool {
     let waits = matches!(
         &statement.kind,
-        Kind::Native(native) if matches!(**native, Ast::Insert(_) | Ast::Execute { .. })
+        Kind::Native(native) if matches!(
+            **native,
+            Ast::Insert(_)
+                | Ast::Update(_)
+                | Ast::Delete(_)
+                | Ast::Merge(_)
+                | Ast::Truncate(_)
+                | Ast::Execute { .. }
+        )
     );
     writes(statement) && !waits
 }

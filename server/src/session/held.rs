@@ -1,21 +1,25 @@
-//! Rows that the INSERTs of a transaction block have brought: nobody else sees them until the block ends.
+//! What a transaction block has changed and nobody else sees until it ends: rows of INSERTs, and ordinary
+//! tables that were written anew.
 //!
-//! They stay in memory, up to [`MOST_BYTES`]. Owns what the session reads of them, as the newest part of
-//! each table's tail; how they are stored is decided in `exec`.
+//! Rows stay in memory, up to [`MOST_BYTES`]; the session reads them as the newest part of the table's tail.
+//! A table that was written anew is a list of files beside the table's own, which no commit names yet. How
+//! either is stored is decided in `exec`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use catalog::{LineageEdge, Oid, Relation};
+use catalog::{LineageEdge, Relation};
 
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use deltalake::kernel::Add;
 
 use crate::error::{Error, Result, SqlState};
-use crate::stream::head::{DbHead, Lsn, TableHead, TailBatch};
+use crate::lake::LakeSnapshot;
+use crate::stream::Writing;
+use crate::stream::head::{DbHead, Lsn, TailBatch};
 use crate::types::LSN;
 
 /// What a session holds at most. A block is for a few rows; for many there are COPY and one INSERT.
@@ -35,10 +39,34 @@ pub(crate) struct HeldInsert {
     pub(crate) lineage: Vec<LineageEdge>,
 }
 
-/// Held rows in the order they came.
+/// What an UPDATE, DELETE, MERGE or TRUNCATE made of a table.
+#[derive(Debug)]
+pub(crate) struct HeldRewrite {
+    /// The table, as it was.
+    pub(crate) relation: Relation,
+    /// The stored version that it was made from: nothing may have been committed since.
+    pub(crate) base: i64,
+    /// All files of the new state.
+    pub(crate) adds: Vec<Add>,
+    /// The table with these files.
+    pub(crate) lake: Arc<LakeSnapshot>,
+    /// Keeps a vacuum from them.
+    pub(crate) writing: Writing,
+}
+
+/// One change.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// Rows beside those before.
+    Insert(HeldInsert),
+    /// In the place of all rows before, those held among them.
+    Rewrite(HeldRewrite),
+}
+
+/// Held changes in the order they came.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    inserts: Vec<HeldInsert>,
+    changes: Vec<Change>,
     /// Those before the newest savepoint: they stay as they are.
     sealed: usize,
     /// Of the engine's memory for queries.
@@ -82,12 +110,12 @@ pub(crate) fn bytes(rows: &[RecordBatch]) -> usize {
 impl Held {
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.inserts.is_empty()
+        self.changes.is_empty()
     }
 
     /// A savepoint: where [`Self::truncate`] goes back to.
     pub(crate) fn seal(&mut self) -> usize {
-        self.sealed = self.inserts.len();
+        self.sealed = self.changes.len();
         self.sealed
     }
 
@@ -104,24 +132,33 @@ impl Held {
             return Err(too_much());
         }
         memory.try_grow(more)?;
-        let sealed = self.inserts.len() <= self.sealed;
-        match self.inserts.last_mut().filter(|_| !sealed) {
-            Some(last) if last.takes(&insert) => last.extend(insert)?,
-            _ => self.inserts.push(insert),
+        let sealed = self.changes.len() <= self.sealed;
+        match self.changes.last_mut().filter(|_| !sealed) {
+            Some(Change::Insert(last)) if last.takes(&insert) => last.extend(insert)?,
+            _ => self.changes.push(Change::Insert(insert)),
         }
         self.fit();
         Ok(())
     }
 
+    /// Holds what a table was made into.
+    pub(crate) fn replace(&mut self, rewrite: HeldRewrite) {
+        self.changes.push(Change::Rewrite(rewrite));
+    }
+
     /// Forgets those after a savepoint.
     pub(crate) fn truncate(&mut self, len: usize) {
-        self.inserts.truncate(len);
-        self.sealed = self.inserts.len();
+        self.changes.truncate(len);
+        self.sealed = self.changes.len();
         self.fit();
     }
 
     fn fit(&mut self) {
-        let all = self.inserts.iter().map(|i| bytes(&i.rows)).sum();
+        let rows = |change: &Change| match change {
+            Change::Insert(insert) => bytes(&insert.rows),
+            Change::Rewrite(_) => 0,
+        };
+        let all = self.changes.iter().map(rows).sum();
         if let Some(memory) = &mut self.memory {
             // never more than was reserved: rows put together take less
             let _ = memory.try_resize(all);
@@ -129,31 +166,36 @@ impl Held {
     }
 
     /// All, to be stored.
-    pub(crate) fn take(&mut self) -> Vec<HeldInsert> {
-        std::mem::take(self).inserts
+    pub(crate) fn take(&mut self) -> Vec<Change> {
+        std::mem::take(self).changes
     }
 
-    /// A head as the block sees it: behind every table's rows those that are held for it.
+    /// A head as the block sees it.
     pub(crate) fn over(&self, head: &DbHead) -> Result<DbHead> {
         let mut head = head.clone();
-        let mut rows: BTreeMap<Oid, Vec<RecordBatch>> = BTreeMap::new();
-        for insert in &self.inserts {
-            let held = rows.entry(insert.relation.oid).or_default();
-            held.extend(insert.rows.iter().cloned());
-        }
-        for (oid, rows) in rows {
-            let Some(table) = head.tables.get(&oid) else {
-                // dropped meanwhile: reads say so, and so does the end of the block
+        for change in &self.changes {
+            let oid = match change {
+                Change::Insert(insert) => insert.relation.oid,
+                Change::Rewrite(rewrite) => rewrite.relation.oid,
+            };
+            // one that was dropped meanwhile: reads say so, and so does the end of the block
+            let Some(table) = head.tables.get_mut(&oid) else {
                 continue;
             };
-            let mut table = TableHead::clone(table);
-            let stored = Arc::clone(&table.lake.schema);
-            for batch in rows {
-                let part = behind(head.visible, &batch, &stored)?;
-                head.visible = part.hi;
-                table.tail.push(part);
+            let table = Arc::make_mut(table);
+            match change {
+                Change::Insert(insert) => {
+                    for rows in &insert.rows {
+                        let part = behind(head.visible, rows, &table.lake.schema)?;
+                        head.visible = part.hi;
+                        table.tail.push(part);
+                    }
+                }
+                Change::Rewrite(rewrite) => {
+                    table.lake = Arc::clone(&rewrite.lake);
+                    table.tail.clear();
+                }
             }
-            head.tables.insert(oid, Arc::new(table));
         }
         Ok(head)
     }

@@ -1,14 +1,14 @@
 //! What a transaction block means here.
 //!
-//! Rows of an INSERT are held until the block ends: `COMMIT` stores those of a table in one commit,
-//! `ROLLBACK` forgets them, and only the block itself reads them before. Every other write is its own
-//! transaction, durable and visible when it returns, inside a block too; rows held before it are committed
-//! with it. `ROLLBACK` after such a write is refused instead of pretending. A savepoint is the same in
-//! small: going back to it heals a failed block and forgets the rows that came after it, and is refused once
-//! something has been committed after it.
+//! Rows of an INSERT, and whatever changes the rows of an ordinary table, are held until the block ends:
+//! `COMMIT` stores what concerns a table in one commit, `ROLLBACK` forgets it, and only the block itself reads
+//! it before. Every other write is its own transaction, durable and visible when it returns, inside a block
+//! too; what was held before it is committed then. `ROLLBACK` after such a write is refused instead of
+//! pretending. A savepoint is the same in small: going back to it heals a failed block and forgets what came
+//! after it, and is refused once something has been committed after it.
 //!
 //! What a client sends in one go, several statements of one text or messages up to a Sync, is a block
-//! of that kind without `BEGIN`: it ends with its last statement.
+//! without `BEGIN` as far as INSERTs go: it ends with its last statement.
 
 use datafusion::sql::sqlparser::ast::Statement as Ast;
 
@@ -77,6 +77,11 @@ impl Transaction {
     pub fn end_implicit(&mut self) -> bool {
         self.implicit = false;
         !self.open && !self.held.is_empty()
+    }
+
+    /// Inside a block that `BEGIN` began.
+    pub fn is_open(&self) -> bool {
+        self.open
     }
 
     /// Whether rows of an INSERT are held until the end of a block.
