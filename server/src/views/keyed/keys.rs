@@ -98,7 +98,7 @@ fn below(plan: &LogicalPlan, wanted: &[&Expr]) -> Result<Option<Keys>> {
             below(&filter.input, &wanted)?
         }
         LogicalPlan::Window(window) => match below(&window.input, &[])? {
-            Some(keys) => windowed(window, keys),
+            Some(keys) => windowed(window, &keys),
             None => None,
         },
         LogicalPlan::Aggregate(aggregate) => match below(&aggregate.input, &[])? {
@@ -147,7 +147,7 @@ fn below(plan: &LogicalPlan, wanted: &[&Expr]) -> Result<Option<Keys>> {
     Ok(Some(found))
 }
 
-fn windowed(window: &Window, keys: Keys) -> Option<Keys> {
+fn windowed(window: &Window, keys: &Keys) -> Option<Keys> {
     let mut common: Option<Vec<Expr>> = None;
     for expr in &window.window_expr {
         let Expr::WindowFunction(f) = expr.clone().unalias_nested().data else {
