@@ -29,7 +29,7 @@ pub use checkpoint::{CHECKPOINT_INTERVAL, checkpoint, clean_log, last_checkpoint
 pub use compute::Compute;
 pub use create::{create, create_with, delete, storable};
 pub use history::{CommitRecord, history};
-pub use open::{At, open};
+pub use open::{At, exists, open};
 pub use read::read_columns;
 pub use restore::{Difference, difference};
 pub(crate) use store::{make_dirs_durable, sync_dir};

@@ -13,7 +13,7 @@
 //! | `core`, `late`, `distinct` | the part of a query that is kept: below joins, below DISTINCT |
 //! | [`state`] | the stored columns, format [`STATE_FORMAT`] |
 //! | `source` | streaming tables at a range of positions |
-//! | `keyed` | results kept by key: windows over partitions, aggregates that do not merge |
+//! | `keyed` | results kept by key: windows over partitions, aggregates that do not merge, joins of streams |
 //! | `split`, [`nodes`] | aggregations taken apart; the plan nodes that make and merge states |
 //! | `maintain` | plans of a core: a run, many runs as one, the answer |
 //! | [`floor`] | retention: which results are too old to be seen |

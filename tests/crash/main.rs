@@ -57,6 +57,25 @@ const SETTINGS: [(&str, &str); 9] = [
     ("WEIR__JOBS__RETENTION_INTERVAL", "100 ms"),
 ];
 
+/// Views of other strategies, which equal their queries too.
+const KEPT: [(&str, &str); 3] = [
+    (
+        "follows",
+        "SELECT a.producer, a.seq, b.seq AS next FROM acked AS a \
+         LEFT JOIN acked AS b ON a.producer = b.producer AND a.seq + 1 = b.seq",
+    ),
+    (
+        "kinds",
+        "SELECT producer, count(DISTINCT seq) AS seqs, count(DISTINCT filler) AS fillers, sum(seq) AS total \
+         FROM acked GROUP BY producer",
+    ),
+    (
+        "sketched",
+        "SELECT producer, approx_distinct(seq) AS seqs, approx_median(seq) AS middle, \
+         approx_top_k(seq % 100, 3) AS last FROM acked GROUP BY producer",
+    ),
+];
+
 async fn start(dir: &TempDir) -> Spawned {
     let started = Spawned::try_start(Path::new(PROGRAM), dir.path(), &SETTINGS).await;
     started.unwrap_or_else(|log| panic!("the server ended before it opened its doors:\n{log}"))
@@ -83,6 +102,10 @@ async fn set_up(server: &Spawned) {
          GROUP BY producer",
     )
     .await;
+    for (view, query) in KEPT {
+        pg.run(&format!("CREATE MATERIALIZED VIEW {view} AS {query}"))
+            .await;
+    }
     // rows whose retention is over when they come: only views keep them
     pg.run(
         "CREATE STREAMING TABLE fleeting (producer TEXT NOT NULL, seq BIGINT NOT NULL, \
@@ -93,6 +116,14 @@ async fn set_up(server: &Spawned) {
         .await;
     pg.run("CREATE MATERIALIZED VIEW fled_rows AS SELECT count(*) AS n FROM fleeting")
         .await;
+    // results that a retention of the view keeps, and others that it drops at once
+    for (view, retention) in [("fled_hours", "3 days"), ("forgotten", "1 day")] {
+        pg.run(&format!(
+            "CREATE MATERIALIZED VIEW {view} WITH (retention = '{retention}') AS \
+             SELECT date_bin(INTERVAL '1 hour', ts) AS h, count(*) AS n FROM fleeting GROUP BY 1"
+        ))
+        .await;
+    }
     pg.run(&format!(
         "CREATE STREAMING TABLE tracked (user_id TEXT NOT NULL, seq BIGINT NOT NULL, padding TEXT, \
          event TEXT, properties JSONB) \
@@ -134,6 +165,14 @@ async fn check(pg: &PgSession, ledger: &Ledger, step: &str) {
         asked.unwrap(),
         "{step}: the view is not its query"
     );
+    for (view, query) in KEPT {
+        let view = pg.rows(&format!("SELECT * FROM {view}")).await;
+        let asked = pg.rows(query).await;
+        let [mut view, mut asked] = [view, asked].map(Result::unwrap);
+        view.sort();
+        asked.sort();
+        assert_eq!(view, asked, "{step}: {query}");
+    }
     check_upkeep(pg, step).await;
 }
 
@@ -142,6 +181,10 @@ async fn check_upkeep(pg: &PgSession, step: &str) {
     let fled = pg.count("SELECT count(*) FROM fled").await;
     let counted = pg.count("SELECT sum(n) FROM fled_rows").await;
     assert_eq!(fled, counted, "{step}: two views of the same rows");
+    let stays = "SELECT coalesce(sum(n), 0) FROM fled_hours";
+    assert_eq!(pg.count(stays).await, fled, "{step}: above its floor");
+    let below = "SELECT count(*) FROM forgotten";
+    assert_eq!(pg.count(below).await, 0, "{step}: below its floor");
     let twice = "SELECT count(*) - count(DISTINCT seq) FROM fleeting";
     assert_eq!(pg.count(twice).await, 0, "{step}: fleeting rows twice");
     let trees = "SELECT count(*), count(DISTINCT id) FROM garden WHERE id <= 100";

@@ -226,7 +226,10 @@ async fn disturb(at: Addresses) -> Result<(), Fault> {
     let pg = PgSession::open(at.pg, ADMIN, PASSWORD).await?;
     loop {
         pg.rows("FLUSH TABLE acked").await?;
-        pg.rows("REFRESH MATERIALIZED VIEW per_producer").await?;
+        for view in ["per_producer", "follows", "kinds", "sketched"] {
+            pg.rows(&format!("REFRESH MATERIALIZED VIEW {view}"))
+                .await?;
+        }
         pg.rows("ALTER TABLE altered ALTER COLUMN v SET NOT NULL")
             .await?;
         pg.rows("ALTER TABLE altered ALTER COLUMN v DROP NOT NULL")

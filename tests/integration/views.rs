@@ -54,6 +54,22 @@ const VIEWS: &[(&str, &str)] = &[
         "SELECT d.label, count(*) AS n, avg(s.v) AS mean FROM s LEFT JOIN d ON s.k = d.k GROUP BY d.label",
     ),
     (
+        "followed_by",
+        "SELECT a.k, a.v, b.at FROM s AS a LEFT JOIN s AS b ON a.v = b.v AND b.at > a.at AND b.k <> a.k WHERE a.v > 0",
+    ),
+    (
+        "labelled",
+        "SELECT s.v, s.k, d.label FROM s LEFT JOIN d ON s.k = d.k WHERE s.v % 5 = 0",
+    ),
+    (
+        "kinds",
+        "SELECT k, count(DISTINCT v % 11) AS vs, count(DISTINCT at) AS ats, avg(v) AS mean FROM s GROUP BY k",
+    ),
+    (
+        "sketched",
+        "SELECT k, approx_distinct(v) AS d, approx_median(v) AS m, approx_top_k(v % 7, 2) AS top FROM s GROUP BY k",
+    ),
+    (
         "middle",
         "SELECT k, median(v) AS m, count(*) AS n FROM s GROUP BY k",
     ),

@@ -17,6 +17,7 @@ pub mod docs;
 mod duration;
 pub mod error;
 pub mod scalar;
+mod sketch;
 pub mod window;
 
 pub use docs::{FunctionDoc, functions_markdown};

@@ -48,6 +48,14 @@ pub async fn open(root: &Url, at: At) -> Result<LakeSnapshot> {
     table_snapshot(table, None)
 }
 
+/// True when there is a table at `root`.
+///
+/// # Errors
+/// As the store's listing.
+pub async fn exists(root: &Url) -> Result<bool> {
+    Ok(handle(root)?.verify_deltatable_existence().await?)
+}
+
 impl LakeSnapshot {
     /// The newest state; keeps what is known of files that stay.
     pub async fn refreshed(&self) -> Result<Self> {

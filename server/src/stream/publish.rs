@@ -16,7 +16,7 @@ use url::Url;
 use super::core::Core;
 use super::in_use::now_ms;
 use super::tail;
-use crate::error::{Error, Result, SqlState};
+use crate::error::{Error, Result};
 use crate::lake::crash::crash_point;
 use crate::lake::{self, CHECKPOINT_INTERVAL, Commit, Horizon, LakeSnapshot};
 
@@ -50,12 +50,9 @@ where
     S: Batches<Item = Result<RecordBatch>> + Send + 'static,
 {
     let work = async move {
-        let lake = match lake::open(&root, lake::At::Latest).await {
-            Ok(lake) => lake,
-            Err(e) if e.state() == SqlState::UNDEFINED_TABLE => {
-                lake::create(&root, &schema, &[]).await?
-            }
-            Err(e) => return Err(e),
+        let lake = match lake::exists(&root).await? {
+            true => lake::open(&root, lake::At::Latest).await?,
+            false => lake::create(&root, &schema, &[]).await?,
         };
         let stored = Arc::clone(&lake.schema);
         let rows = rows.map(move |batch| tail::conform(&batch?, &stored));

@@ -78,6 +78,11 @@ pub struct Examination {
 
 const REFUSED: &str = "REFUSED";
 
+/// Code of views whose stored results are made of tables beside the streams too.
+const DIM_FOLLOWED: &str = "DIM_FOLLOWED";
+const FOLLOWED: &str = "results are made of tables beside the stream too: when one changes, all of them are computed \
+     again, and reads run the query until then";
+
 impl Finding {
     pub(super) fn refused(
         node: &LogicalPlan,
@@ -315,8 +320,18 @@ fn by_key(
     // what changed rows have counted for would be lost with the next row of their key
     let keeps = options.on_source_change == Some(OnSourceChange::Ignore);
     let Some(core) = keyed::kept(plan)?.filter(|_| !keeps) else {
+        let mut obstacles = obstacles;
+        if !keeps {
+            obstacles.extend(no_key(plan)?);
+        }
         return Ok(Err(obstacles));
     };
+    if options.refresh == Refresh::Strict && !core.tables.is_empty() {
+        let code = DIM_FOLLOWED.to_owned();
+        let mut obstacles = obstacles;
+        obstacles.push(Finding::refused(plan, code, FOLLOWED, ""));
+        return Ok(Err(obstacles));
+    }
     let layout = Layout::Rows(core.plan.schema().fields().iter().cloned().collect());
     if layout.unsupported().is_some() {
         return Ok(Err(obstacles));
@@ -341,7 +356,17 @@ fn by_key(
             ..obstacle
         });
     }
-    let sources: Vec<Oid> = streams.iter().copied().collect();
+    if !core.tables.is_empty() {
+        let code = format!("KEYED({DIM_FOLLOWED})");
+        findings.push(Finding {
+            strategy: strategy_name(Strategy::Keyed),
+            code: code.clone(),
+            ..Finding::refused(&core.plan, code.clone(), FOLLOWED, "")
+        });
+        codes.push(code);
+    }
+    let mut sources: Vec<Oid> = streams.iter().copied().collect();
+    sources.extend(&core.tables);
     let accepted = sources.first().map(|source| Analysis {
         strategy: Strategy::Keyed,
         codes,
@@ -350,6 +375,38 @@ fn by_key(
         layout,
     });
     Ok(Ok(Examination { findings, accepted }))
+}
+
+/// The joins that keep results from being computed key by key.
+fn no_key(plan: &LogicalPlan) -> Result<Option<Finding>> {
+    let mut found = None;
+    plan.apply(|node| {
+        let LogicalPlan::Join(join) = node else {
+            return Ok(TreeNodeRecursion::Continue);
+        };
+        if !core::streams(node)? || keyed::recognize(node)?.is_some() {
+            return Ok(TreeNodeRecursion::Jump);
+        }
+        let both = core::streams(&join.left)? && core::streams(&join.right)?;
+        let (code, detail) = match (join.null_aware, both, join.join_type) {
+            _ if keyed::has_key(node)? => (
+                "KEY_NOT_SHOWN",
+                "the columns that the join is by are not in the result; a part that has them all, and none twice, could be kept",
+            ),
+            (true, ..) => (
+                "NOT_IN_NULLS",
+                "a NULL on either side of NOT IN decides on all rows; say IS NOT NULL of both, or use NOT EXISTS",
+            ),
+            (false, true, JoinType::Inner) => (
+                "STREAM_JOIN_UNBOUNDED",
+                "rows of the streams meet by no equal columns that could be a key",
+            ),
+            (false, ..) => ("NO_KEY", "the join has no equal columns that could be a key"),
+        };
+        found = Some(Finding::refused(node, code.to_owned(), detail, ""));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
 }
 
 fn described(core: &Core) -> (Strategy, Vec<String>, &'static str) {
@@ -510,19 +567,17 @@ fn reason(node: &LogicalPlan) -> Result<(&'static str, &'static str)> {
             "order and limit over streaming rows are not kept",
         ),
         LogicalPlan::Join(join) => match join.join_type {
-            JoinType::Inner => ("JOIN", "joined streaming rows are kept only as aggregates"),
-            JoinType::Left | JoinType::Right | JoinType::Full => {
-                ("OUTER_JOIN", "outer joins of streaming rows are not kept")
-            }
+            JoinType::Inner => ("JOIN", "a joined row has no position of its own"),
+            JoinType::Left | JoinType::Right | JoinType::Full => (
+                "OUTER_JOIN",
+                "a new row may take the place of one without a partner",
+            ),
             JoinType::LeftSemi
             | JoinType::RightSemi
             | JoinType::LeftAnti
             | JoinType::RightAnti
             | JoinType::LeftMark
-            | JoinType::RightMark => (
-                "ANTI_JOIN",
-                "semi and anti joins of streaming rows are not kept",
-            ),
+            | JoinType::RightMark => ("ANTI_JOIN", "a new row may decide on rows of before"),
         },
         LogicalPlan::Window(_) => (
             "WINDOW",

@@ -47,7 +47,14 @@ const MERGEABLE: &[&str] = &[
     "regr_sxx",
     "regr_syy",
     "regr_sxy",
+    "approx_distinct",
+    "approx_median",
+    "approx_percentile_cont",
+    "approx_top_k",
 ];
+
+/// Of these, the ones that may be given an order as an argument.
+const OF_AN_ORDER: &[&str] = &["approx_percentile_cont"];
 
 /// The same for those that must be given an order.
 const MERGEABLE_ORDERED: &[&str] = &["first_value", "last_value"];
@@ -174,7 +181,9 @@ fn unmergeable(f: &AggregateFunction) -> Option<(String, &'static str)> {
             format!("{name}(DISTINCT)"),
             "its state holds every distinct value",
         ))
-    } else if f.params.order_by.is_empty() == ordered || f.params.null_treatment.is_some() {
+    } else if (f.params.order_by.is_empty() == ordered && !OF_AN_ORDER.contains(&name))
+        || f.params.null_treatment.is_some()
+    {
         Some((
             name.to_owned(),
             "an order or null treatment inside is not kept",

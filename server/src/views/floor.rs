@@ -403,6 +403,12 @@ fn made_from<'a>(expr: &Expr, plan: &'a LogicalPlan) -> Result<Option<(Expr, &'a
         }),
         LogicalPlan::Filter(f) => Some((column_of(&f.input), f.input.as_ref())),
         LogicalPlan::SubqueryAlias(a) => Some((column_of(&a.input), a.input.as_ref())),
+        LogicalPlan::Unnest(u) => {
+            let from = u.dependency_indices.get(at).copied();
+            let from = from.map(|at| Column::from(u.input.schema().qualified_field(at)));
+            let same = from.filter(|from| !u.exec_columns.contains(from));
+            same.map(|from| (Expr::Column(from), u.input.as_ref()))
+        }
         LogicalPlan::Union(u) => u.inputs.first().map(|i| (column_of(i), i.as_ref())),
         _ => None,
     })

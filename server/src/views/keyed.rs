@@ -1,22 +1,29 @@
-//! Results that are kept by key: windows over partitions, and aggregates whose state does not merge.
+//! Results that are kept by key: windows over partitions, aggregates whose state does not merge, and
+//! joins of streams.
 //!
 //! Such a part of a query gives, for the rows of some keys, exactly its results of those keys. So results
-//! are stored as they are; a key that has new rows is computed again from all its rows, and the stored
-//! results of that key do not count any more. NULL is a key like any other.
+//! are stored as they are; a key that has new rows in any stream is computed again from all its rows, and
+//! the stored results of that key do not count any more. NULL is a key like any other. Tables beside the
+//! streams may be part of it: when one changes, all is computed again.
 
+mod keys;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use catalog::Oid;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, JoinConstraint, NullEquality, TableReference};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
-    Expr, ExprSchemable, Join, JoinType, LogicalPlan, LogicalPlanBuilder,
+    Cast, Expr, ExprSchemable, Join, JoinType, LogicalPlan, LogicalPlanBuilder,
 };
+use keys::Key;
 
-use super::core::{has_subquery, plain_rows, stream_scans, streams};
+use super::core::{stream_scans, streams};
 use super::maintain::bag;
 use super::source::{Range, cut};
+use crate::engine::scan::WeirTable;
 use crate::error::Error;
 use crate::stream::head::Lsn;
 
@@ -26,26 +33,11 @@ const CHANGED: &str = "__changed";
 /// A part of a query whose results are kept by key.
 #[derive(Debug, Clone)]
 pub(super) struct KeyedCore {
-    /// The part, down to plain rows.
+    /// The part, down to the rows it is made from.
     pub(super) plan: LogicalPlan,
+    /// Tables beside the streams that it reads.
+    pub(super) tables: BTreeSet<Oid>,
     keys: Vec<Key>,
-}
-
-/// One column of the key.
-#[derive(Debug, Clone)]
-struct Key {
-    /// Over the part's results.
-    result: Expr,
-    /// Over the rows that it is made from.
-    row: Expr,
-}
-
-/// What the rows of a plan can be told apart by.
-enum Keys {
-    /// Any of their columns: each is made from one row.
-    Any,
-    /// These.
-    Of(Vec<Key>),
 }
 
 /// The part that starts at a node, if there is one.
@@ -53,213 +45,118 @@ pub(super) fn recognize(node: &LogicalPlan) -> Result<Option<KeyedCore>> {
     if !streams(node)? {
         return Ok(None);
     }
-    Ok(match keys(node)? {
-        Some(Keys::Of(keys)) => Some(KeyedCore {
-            plan: node.clone(),
-            keys,
-        }),
-        Some(Keys::Any) | None => None,
-    })
+    let keys = keys::keys(node)?;
+    if keys.is_empty() || !keys::named_apart(node.schema()) {
+        return Ok(None);
+    }
+    Ok(Some(KeyedCore {
+        plan: node.clone(),
+        tables: standing(node)?,
+        keys,
+    }))
 }
 
-/// The one part that all streaming tables lie below, if its results can be kept by key.
+/// True when results of a node have a key, whether or not they can be kept.
+pub(super) fn has_key(node: &LogicalPlan) -> Result<bool> {
+    Ok(!keys::keys(node)?.is_empty())
+}
+
+/// The one part that all streaming tables lie below, if its results can be kept by key: rather one that
+/// no other table is part of, as those are then read as they are at each read.
 pub(super) fn kept(plan: &LogicalPlan) -> Result<Option<KeyedCore>> {
-    let mut found = None;
+    let all = stream_scans(plan)?;
+    let mut found: Option<KeyedCore> = None;
     plan.apply(|node| {
-        found = recognize(node)?;
-        Ok(match found {
-            Some(_) => TreeNodeRecursion::Stop,
-            None => TreeNodeRecursion::Continue,
+        if stream_scans(node)? < all {
+            return Ok(TreeNodeRecursion::Jump);
+        }
+        if let Some(core) = recognize(node)?
+            && (found.is_none() || core.tables.is_empty())
+        {
+            found = Some(core);
+        }
+        Ok(match &found {
+            Some(core) if core.tables.is_empty() => TreeNodeRecursion::Stop,
+            Some(_) | None => TreeNodeRecursion::Continue,
         })
     })?;
-    let all = stream_scans(plan)?;
-    Ok(match found {
-        Some(core) if stream_scans(&core.plan)? == all => Some(core),
-        Some(_) | None => None,
-    })
+    Ok(found)
 }
 
-fn keys(plan: &LogicalPlan) -> Result<Option<Keys>> {
-    if plain_rows(plan) {
-        return Ok(Some(Keys::Any));
-    }
-    if has_subquery(plan)? {
-        return Ok(None);
-    }
-    let input = match plan {
-        LogicalPlan::Projection(_)
-        | LogicalPlan::Filter(_)
-        | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Window(_)
-        | LogicalPlan::Aggregate(_) => plan.inputs().into_iter().next(),
-        _ => None,
-    };
-    let Some(input) = input else {
-        return Ok(None);
-    };
-    let Some(below) = keys(input)? else {
-        return Ok(None);
-    };
-    let found: Vec<Key> = match (plan, below) {
-        (LogicalPlan::Window(window), below) => {
-            let mut common: Option<Vec<Expr>> = None;
-            for expr in &window.window_expr {
-                let Expr::WindowFunction(f) = expr.clone().unalias_nested().data else {
-                    return Ok(None);
-                };
-                let of = f.params.partition_by.clone();
-                common = Some(match common {
-                    None => of,
-                    Some(before) => before.into_iter().filter(|e| of.contains(e)).collect(),
-                });
-            }
-            let common = common.unwrap_or_default();
-            match below {
-                Keys::Any => common.into_iter().map(Key::of_row).collect(),
-                Keys::Of(keys) => {
-                    let shared = keys.into_iter().filter(|key| common.contains(&key.result));
-                    shared.collect()
-                }
-            }
+/// The tables without a log that a plan reads.
+fn standing(plan: &LogicalPlan) -> Result<BTreeSet<Oid>> {
+    let mut found = BTreeSet::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(table) = WeirTable::behind(&scan.source)
+            && !table.head().streaming
+        {
+            found.insert(table.head().oid);
         }
-        (LogicalPlan::Aggregate(aggregate), below) => {
-            let mut found = Vec::new();
-            for (i, group) in aggregate.group_expr.iter().enumerate() {
-                let result = Expr::Column(Column::from(aggregate.schema.qualified_field(i)));
-                let group = group.clone().unalias_nested().data;
-                if matches!(group, Expr::GroupingSet(_)) {
-                    return Ok(None);
-                }
-                let row = match &below {
-                    Keys::Any => Some(group),
-                    Keys::Of(keys) => {
-                        let same = keys.iter().find(|key| key.result == group);
-                        same.map(|key| key.row.clone())
-                    }
-                };
-                found.extend(row.map(|row| Key { result, row }));
-            }
-            found
-        }
-        (_, Keys::Any) => return Ok(None),
-        (LogicalPlan::Projection(projection), Keys::Of(keys)) => {
-            let shown = projection.expr.iter().enumerate();
-            let shown: Vec<(Expr, Expr)> = shown
-                .map(|(i, expr)| {
-                    let column = Column::from(projection.schema.qualified_field(i));
-                    (expr.clone().unalias_nested().data, Expr::Column(column))
-                })
-                .collect();
-            let mut found = Vec::new();
-            for key in keys {
-                found.extend(key.seen_as(|e| {
-                    let same = shown.iter().find(|(from, _)| from == e);
-                    same.map(|(_, to)| to.clone())
-                })?);
-            }
-            found
-        }
-        (LogicalPlan::SubqueryAlias(alias), Keys::Of(keys)) => {
-            let mut found = Vec::new();
-            for key in keys {
-                found.extend(key.seen_as(|e| match e {
-                    Expr::Column(column) => {
-                        let at = alias.input.schema().maybe_index_of_column(column)?;
-                        Some(Expr::Column(Column::from(alias.schema.qualified_field(at))))
-                    }
-                    _ => None,
-                })?);
-            }
-            found
-        }
-        (_, Keys::Of(keys)) => keys,
-    };
-    let mut usable = Vec::new();
-    for key in found {
-        let ty = key.result.get_type(plan.schema())?;
-        if joins_as_it_groups(&ty) && !key.result.column_refs().is_empty() {
-            usable.push(key);
-        }
-    }
-    Ok((!usable.is_empty()).then_some(Keys::Of(usable)))
-}
-
-/// Types for which a join finds the values equal that a grouping puts together.
-fn joins_as_it_groups(ty: &DataType) -> bool {
-    ty.is_integer()
-        || matches!(
-            ty,
-            DataType::Boolean
-                | DataType::Utf8
-                | DataType::LargeUtf8
-                | DataType::Utf8View
-                | DataType::Date32
-                | DataType::Timestamp(..)
-                | DataType::Decimal128(..)
-        )
-}
-
-impl Key {
-    fn of_row(expr: Expr) -> Self {
-        Self {
-            result: expr.clone(),
-            row: expr,
-        }
-    }
-
-    /// The key over results of a node above: `to` says what an expression is there.
-    fn seen_as(self, to: impl Fn(&Expr) -> Option<Expr>) -> Result<Option<Self>> {
-        let Self { result, row } = self;
-        if let Some(result) = to(&result) {
-            return Ok(Some(Self { result, row }));
-        }
-        let mut lost = false;
-        let result = result.transform_down(|e| {
-            Ok(match &e {
-                Expr::Column(_) => match to(&e) {
-                    Some(seen) => Transformed::yes(seen),
-                    None => {
-                        lost = true;
-                        Transformed::no(e)
-                    }
-                },
-                _ => Transformed::no(e),
-            })
-        })?;
-        Ok((!lost).then_some(Self {
-            result: result.data,
-            row,
-        }))
-    }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
 }
 
 impl KeyedCore {
     /// The key, for people.
     pub(super) fn shown(&self) -> String {
-        let keys: Vec<String> = self.keys.iter().map(|k| k.result.to_string()).collect();
+        let keys: Vec<String> = self.results().map(ToString::to_string).collect();
         keys.join(", ")
+    }
+
+    /// The key over the part's results.
+    fn results(&self) -> impl Iterator<Item = &Expr> {
+        self.keys.iter().filter_map(|key| key.results.first())
     }
 
     /// All results over the rows in a range.
     pub(super) fn whole(&self, range: Range) -> Result<LogicalPlan> {
-        over(&self.plan, &mut |rows| cut(rows, range))
+        over(&self.plan, &mut 0, &mut |rows, _| match streams(&rows)? {
+            true => cut(rows, range),
+            false => Ok(rows),
+        })
     }
 
     /// The keys that have rows in a range, each once.
     pub(super) fn changed(&self, range: Range) -> Result<LogicalPlan> {
-        let rows = cut(bottom(&self.plan)?.clone(), range)?;
-        let keys = self.keys.iter().enumerate();
-        let keys = keys.map(|(i, key)| key.row.clone().alias(name(i)));
-        LogicalPlanBuilder::from(rows)
-            .project(keys.collect::<Vec<_>>())?
-            .distinct()?
-            .build()
+        let mut found: Option<LogicalPlan> = None;
+        over(&self.plan, &mut 0, &mut |rows, at| {
+            if streams(&rows)? {
+                let new = cut(rows.clone(), range)?;
+                let mut keys = Vec::new();
+                for (i, key) in self.keys.iter().enumerate() {
+                    keys.push(self.of_row(key, at, &new)?.alias(name(i)));
+                }
+                let new = LogicalPlanBuilder::from(new).project(keys)?;
+                found = Some(match found.take() {
+                    None => new.build()?,
+                    Some(others) => new.union(others)?.build()?,
+                });
+            }
+            Ok(rows)
+        })?;
+        let found = found.ok_or_else(|| Error::Internal("keys of no stream".to_owned()))?;
+        LogicalPlanBuilder::from(found).distinct()?.build()
+    }
+
+    /// The key of the rows of a leaf, in the type that it has over the results.
+    fn of_row(&self, key: &Key, at: usize, rows: &LogicalPlan) -> Result<Expr> {
+        let row = key.rows.get(at).cloned().flatten();
+        let (Some(row), Some(result)) = (row, key.results.first()) else {
+            return Err(Error::Internal("a stream without a key".to_owned()).into());
+        };
+        let ty = result.get_type(self.plan.schema())?;
+        Ok(match row.get_type(rows.schema())? == ty {
+            true => row,
+            false => Expr::Cast(Cast::new(Box::new(row), ty)),
+        })
     }
 
     /// The keys of stored results, each once.
     pub(super) fn known(&self, stored: LogicalPlan) -> Result<LogicalPlan> {
-        let keys = self.keys.iter().enumerate();
-        let keys = keys.map(|(i, key)| key.result.clone().alias(name(i)));
+        let keys = self.results().enumerate();
+        let keys = keys.map(|(i, key)| key.clone().alias(name(i)));
         LogicalPlanBuilder::from(stored)
             .project(keys.collect::<Vec<_>>())?
             .distinct()?
@@ -277,8 +174,7 @@ impl KeyedCore {
             true => JoinType::LeftSemi,
             false => JoinType::LeftAnti,
         };
-        let keys = self.keys.iter().map(|key| key.result.clone());
-        matched(stored, changed, keys, how)
+        matched(stored, changed, self.results().cloned().enumerate(), how)
     }
 
     /// Results of the changed keys, over all their rows up to a position.
@@ -291,13 +187,21 @@ impl KeyedCore {
             after: Lsn::default(),
             upto,
         };
-        over(&self.plan, &mut |rows| {
+        over(&self.plan, &mut 0, &mut |rows, at| {
             let rows = match upto {
-                Some(_) => cut(rows, range)?,
-                None => rows,
+                Some(_) if streams(&rows)? => cut(rows, range)?,
+                Some(_) | None => rows,
             };
-            let keys = self.keys.iter().map(|key| key.row.clone());
-            matched(rows, changed, keys, JoinType::LeftSemi)
+            let mut keys = Vec::new();
+            for (i, key) in self.keys.iter().enumerate() {
+                if key.rows.get(at).is_some_and(Option::is_some) {
+                    keys.push((i, self.of_row(key, at, &rows)?));
+                }
+            }
+            match keys.is_empty() {
+                true => Ok(rows),
+                false => matched(rows, changed, keys.into_iter(), JoinType::LeftSemi),
+            }
         })
     }
 
@@ -318,27 +222,30 @@ fn name(i: usize) -> String {
     format!("__key{i}")
 }
 
-/// The plain rows that a part is made from.
-fn bottom(plan: &LogicalPlan) -> Result<&LogicalPlan> {
-    let mut plan = plan;
-    while !plain_rows(plan) {
-        plan = match plan.inputs()[..] {
-            [input] => input,
-            _ => return Err(Error::Internal("keys over several inputs".to_owned()).into()),
-        };
-    }
-    Ok(plan)
-}
-
-/// The part over other rows.
+/// The part over other rows: `rows` is asked for each leaf, from left to right.
 fn over(
     plan: &LogicalPlan,
-    rows: &mut dyn FnMut(LogicalPlan) -> Result<LogicalPlan>,
+    at: &mut usize,
+    rows: &mut dyn FnMut(LogicalPlan, usize) -> Result<LogicalPlan>,
 ) -> Result<LogicalPlan> {
-    if plain_rows(plan) {
-        return rows(plan.clone());
+    if keys::leaf(plan)? {
+        *at += 1;
+        return rows(plan.clone(), *at - 1);
     }
-    let inputs = plan.inputs().into_iter().map(|input| over(input, rows));
+    if let LogicalPlan::Join(join) = plan {
+        return Join::try_new(
+            Arc::new(over(&join.left, at, rows)?),
+            Arc::new(over(&join.right, at, rows)?),
+            join.on.clone(),
+            join.filter.clone(),
+            join.join_type,
+            join.join_constraint,
+            join.null_equality,
+            join.null_aware,
+        )
+        .map(LogicalPlan::Join);
+    }
+    let inputs = plan.inputs().into_iter().map(|input| over(input, at, rows));
     let inputs = inputs.collect::<Result<Vec<_>>>()?;
     plan.with_new_exprs(plan.expressions(), inputs)
 }
@@ -347,14 +254,14 @@ fn over(
 fn matched(
     rows: LogicalPlan,
     changed: &LogicalPlan,
-    keys: impl Iterator<Item = Expr>,
+    keys: impl Iterator<Item = (usize, Expr)>,
     how: JoinType,
 ) -> Result<LogicalPlan> {
     let relation = TableReference::bare(CHANGED);
     let changed = LogicalPlanBuilder::from(changed.clone())
         .alias(relation.clone())?
         .build()?;
-    let on = keys.enumerate().map(|(i, key)| {
+    let on = keys.map(|(i, key)| {
         let other = Column::new(Some(relation.clone()), name(i));
         (key, Expr::Column(other))
     });

@@ -156,6 +156,14 @@ impl Refresher {
             if step.replace && state.holds_dropped_rows_of(&kept.sources, &head).is_some() {
                 return Err(cannot_be_made_anew(&planned.name));
             }
+            if step.replace
+                && !anew
+                && state.refreshed_at.is_some()
+                && kept.strategy != Strategy::Full
+            {
+                let view = &planned.name;
+                tracing::info!(%view, "materialized view made anew: what its sources held was changed");
+            }
             let floor = floor_after(&kept, state, &step, target);
             let in_time = in_time_from(&kept, state, &step, floor);
             let (batches, late, replaces) = if kept.strategy == Strategy::Keyed && !step.replace {

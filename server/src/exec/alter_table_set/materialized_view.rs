@@ -42,9 +42,13 @@ pub(super) async fn execute(
         return Err(relations::wrong_kind(found, "a materialized view"));
     };
     let analysis = views::analyze(&view.name, &plan, &wanted)?;
-    // a view from before there was KEYED stays what it is
-    let same = analysis.strategy == kept.strategy
-        || (kept.strategy == Strategy::Full && analysis.strategy == Strategy::Keyed);
+    // a view from before there was a cheaper way for its query stays what it is
+    let cheaper = match kept.strategy {
+        Strategy::Full => &[Strategy::Keyed, Strategy::Agg, Strategy::Agg2][..],
+        Strategy::Keyed => &[Strategy::Agg, Strategy::Agg2],
+        _ => &[],
+    };
+    let same = analysis.strategy == kept.strategy || cheaper.contains(&analysis.strategy);
     if !same {
         return Err(Error::unsupported(
             format!(

@@ -1,5 +1,7 @@
 //! Results kept by key: which queries are, and that keys with new rows alone are computed again.
 
+mod joins;
+
 use catalog::Strategy;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -38,7 +40,7 @@ pub(super) const SHAPES: &[(&str, &str)] = &[
         "KEYED(NON_MERGEABLE_AGG:string_agg)",
     ),
     (
-        "SELECT k, d, count(DISTINCT i) AS x, count(DISTINCT b) AS y FROM t GROUP BY k, d",
+        "SELECT k, d, count(DISTINCT i) AS x, stddev(v) AS y FROM t GROUP BY k, d",
         "KEYED(NON_MERGEABLE_AGG:count(DISTINCT))",
     ),
     (
@@ -151,8 +153,7 @@ async fn what_has_no_key_is_made_anew() {
         // floats are not joined as they are grouped
         "SELECT f, median(i) AS m FROM t GROUP BY f",
         "SELECT k, b, median(i) AS m FROM t GROUP BY ROLLUP (k, b)",
-        "SELECT t.k, median(t.i) AS m FROM t JOIN d ON t.k = d.k GROUP BY t.k",
-        "SELECT q.b, median(q.n) AS m FROM (SELECT k, b, median(i) AS n FROM t GROUP BY k, b) AS q, t AS u GROUP BY q.b",
+        "SELECT median(q.n) AS m FROM (SELECT k, b, median(i) AS n FROM t GROUP BY k, b) AS q, t AS u",
     ] {
         let plan = world.plan(sql).await;
         let analysis = analyze("v", &plan, &Options::default()).expect(sql);

@@ -75,6 +75,13 @@ const AGGREGATES: &[&str] = &[
     "sum(i) FILTER (WHERE k = 'a' OR b)",
     "last_value(i ORDER BY ts, i)",
     "regr_intercept(v, i)",
+    "approx_distinct(i)",
+    "approx_distinct(upper(k))",
+    "approx_median(v)",
+    "approx_percentile_cont(0.9) WITHIN GROUP (ORDER BY i)",
+    "approx_percentile_cont(0.2, 20) WITHIN GROUP (ORDER BY v DESC)",
+    "approx_top_k(k, 3)",
+    "approx_top_k(ts, 2) FILTER (WHERE b)",
 ];
 
 const MERGED: &[&str] = &[
@@ -84,6 +91,19 @@ const MERGED: &[&str] = &[
     "max(d)",
     "bool_and(b)",
     "count(k)",
+    "avg(v)",
+    "avg(i) FILTER (WHERE b)",
+];
+
+const VALUES: &[&str] = &[
+    "count(DISTINCT i)",
+    "count(DISTINCT k) FILTER (WHERE i > 10)",
+    "count(DISTINCT ts)",
+    "sum(DISTINCT i % 7)",
+    "avg(DISTINCT i)",
+    "max(DISTINCT d)",
+    "count(DISTINCT b)",
+    "count(DISTINCT f)",
 ];
 
 /// `e0 AS prefix0, e1 AS prefix1, …`
@@ -129,6 +149,105 @@ fn distinct(random: &mut StdRng) -> String {
     let filtered = filtered(random);
     format!(
         "SELECT {key} AS g, count(DISTINCT {value}){filter} AS n, {others} FROM t{filtered} GROUP BY {key}"
+    )
+}
+
+fn several_distinct(random: &mut StdRng) -> String {
+    let values = named(&some(random, VALUES, 4), "n");
+    let others = named(&some(random, MERGED, 3), "a");
+    let filtered = filtered(random);
+    match random.random_bool(0.2) {
+        true => format!("SELECT {values}, {others} FROM t{filtered}"),
+        false => {
+            let key = pick(random, KEYS);
+            let having = pick(random, &["", "", " HAVING count(*) > 2"]);
+            format!("SELECT {key} AS g, {values}, {others} FROM t{filtered} GROUP BY {key}{having}")
+        }
+    }
+}
+
+/// Joins of two streams, and of a stream with itself or a table, by equal keys.
+fn paired(random: &mut StdRng) -> String {
+    let other = pick(
+        random,
+        &["o", "o", "o", "t AS o", "(SELECT * FROM o WHERE b) AS o"],
+    );
+    let on = pick(
+        random,
+        &[
+            "t.k = o.k AND t.i = o.i",
+            "t.i = o.i",
+            "o.i = t.i AND o.ts > t.ts",
+            "t.i % 20 = o.i % 20 AND t.k = o.k",
+            "t.i = o.i AND o.ts BETWEEN t.ts AND t.ts + INTERVAL '30 minutes'",
+            "t.d = o.d AND t.b IS NOT DISTINCT FROM o.b",
+            "upper(t.k) = upper(o.k) AND t.i = o.i + 1",
+        ],
+    );
+    let how = pick(random, &["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
+    let from = format!("t {how} {other} ON {on}");
+    let filtered = pick(
+        random,
+        &[
+            "",
+            "",
+            " WHERE t.i > 10",
+            " WHERE t.b OR o.b",
+            " WHERE o.ts IS NULL",
+        ],
+    );
+    match random.random_range(0..7) {
+        0 => format!("SELECT t.i, count(*) AS n, sum(o.v) AS s FROM {from}{filtered} GROUP BY t.i"),
+        1 => {
+            format!("SELECT o.b, count(*) AS n, max(t.ts) AS m FROM {from}{filtered} GROUP BY o.b")
+        }
+        2 => format!("SELECT coalesce(t.i, o.i) AS i, t.ts, o.ts AS ots FROM {from}{filtered}"),
+        3 => format!(
+            "SELECT t.i, t.k, rank() OVER (PARTITION BY t.i ORDER BY o.ts) AS r FROM {from}{filtered}"
+        ),
+        4 => {
+            format!("SELECT t.k, t.i, o.d, d.region FROM {from} LEFT JOIN d ON t.k = d.k{filtered}")
+        }
+        _ => format!("SELECT t.k, t.i, t.v, o.k AS ok, o.ts AS ots FROM {from}{filtered}"),
+    }
+}
+
+fn looked_up(random: &mut StdRng) -> String {
+    let found = pick(
+        random,
+        &[
+            "EXISTS (SELECT 1 FROM o WHERE o.i = t.i)",
+            "NOT EXISTS (SELECT 1 FROM o WHERE o.i = t.i AND o.k = t.k)",
+            "i IN (SELECT i FROM o WHERE b)",
+            "i NOT IN (SELECT i + 1 FROM o WHERE NOT b)",
+            "k IS NOT NULL AND k NOT IN (SELECT k FROM o WHERE k IS NOT NULL AND i > 30)",
+            "(i > 30 OR EXISTS (SELECT 1 FROM o WHERE o.i = t.i AND o.ts < t.ts))",
+            "EXISTS (SELECT 1 FROM o WHERE o.i = t.i GROUP BY o.i HAVING count(*) > 1)",
+            "k IN (SELECT k FROM d WHERE w > 1)",
+            "NOT EXISTS (SELECT 1 FROM d WHERE d.k = t.k)",
+            "i NOT IN (SELECT w FROM d)",
+        ],
+    );
+    let more = pick(random, &["", " AND b", " AND i > 5"]);
+    match random.random_range(0..4) {
+        0 => format!("SELECT i, count(*) AS n, avg(v) AS a FROM t WHERE {found}{more} GROUP BY i"),
+        1 => format!("SELECT b, count(*) AS n, max(ts) AS m FROM t WHERE {found}{more} GROUP BY b"),
+        _ => format!("SELECT k, i, ts, d FROM t WHERE {found}{more}"),
+    }
+}
+
+fn with_tables(random: &mut StdRng) -> String {
+    pick(
+        random,
+        &[
+            "SELECT t.k, t.i, d.w FROM t LEFT JOIN d ON t.k = d.k",
+            "SELECT t.i, d.region FROM t JOIN d ON t.k = d.k AND t.i > d.w",
+            "SELECT d.k, d.w, t.ts FROM d LEFT JOIN t ON d.k = t.k",
+            "SELECT t.k, d.k AS dk, t.i FROM t FULL JOIN d ON t.k = d.k",
+            "SELECT t.i, median(t.v * d.w) AS m FROM t JOIN d ON t.k = d.k GROUP BY t.i",
+            "SELECT d.region, sum(t.i * d.w) AS s FROM t JOIN d ON t.k = d.k GROUP BY d.region",
+            "SELECT t.k, t.i, d.w, rank() OVER (PARTITION BY t.k ORDER BY t.i) AS r FROM t, d WHERE t.k = d.k",
+        ],
     )
 }
 
@@ -316,9 +435,13 @@ fn hops(random: &mut StdRng) -> String {
 }
 
 fn query(random: &mut StdRng) -> String {
-    match random.random_range(0..21) {
+    match random.random_range(0..31) {
         16 => hops(random),
-        17.. => keyed(random),
+        17..21 => keyed(random),
+        21..23 => several_distinct(random),
+        23..27 => paired(random),
+        27..30 => looked_up(random),
+        30.. => with_tables(random),
         0..4 => aggregation(random),
         4..6 => distinct(random),
         6..9 => sessions(random),
@@ -332,9 +455,15 @@ fn query(random: &mut StdRng) -> String {
 
 async fn happen(world: &World, random: &mut StdRng) {
     match random.random_range(0..20) {
-        0..9 => {
+        0..6 => {
             let rows = random.random_range(1..30);
             world.append(events(random, world.next_lsn(), rows)).await;
+        }
+        6..9 => {
+            let rows = random.random_range(1..20);
+            world
+                .append_other(events(random, world.next_lsn(), rows))
+                .await;
         }
         9..12 => world.flush().await,
         12..14 => world.change_dim(dimension(random)).await,

@@ -92,7 +92,39 @@ pub(super) fn shapes() -> Vec<(String, Strategy)> {
         ),
         (
             "SELECT t.k, t.i, d.region FROM t JOIN d ON t.k = d.k".to_owned(),
-            Strategy::Full,
+            Strategy::Keyed,
+        ),
+        (
+            "SELECT k, b FROM t EXCEPT SELECT k, w > 2 FROM d".to_owned(),
+            Strategy::Agg,
+        ),
+        (
+            "SELECT k, count(DISTINCT i) AS x, count(DISTINCT d) FILTER (WHERE b) AS y, sum(DISTINCT i) AS z, \
+             avg(v) AS a, sum(i) AS s, count(*) AS n FROM t GROUP BY k".to_owned(),
+            Strategy::Agg2,
+        ),
+        (
+            "SELECT count(DISTINCT k) AS x, count(DISTINCT ts) AS y, max(DISTINCT d) AS z, min(v) AS lo FROM t WHERE i > 3"
+                .to_owned(),
+            Strategy::Agg2,
+        ),
+        (
+            "SELECT upper(k) AS k, approx_distinct(k) AS x, approx_distinct(ts) AS y, approx_median(v) AS m, \
+             approx_percentile_cont(0.9, 64) WITHIN GROUP (ORDER BY i DESC) AS p, approx_top_k(i, 3) AS top, \
+             approx_top_k(upper(k), 2, 5) FILTER (WHERE b) AS keys FROM t GROUP BY upper(k)".to_owned(),
+            Strategy::Agg,
+        ),
+        (
+            "SELECT approx_distinct(d) AS x, approx_percentile_cont(v, 0.25) AS p, approx_top_k(b, 2) AS top FROM t".to_owned(),
+            Strategy::Agg,
+        ),
+        (
+            "SELECT k, count(*) AS n FROM t WHERE k IN (SELECT k FROM d WHERE w > 1) GROUP BY k".to_owned(),
+            Strategy::Agg,
+        ),
+        (
+            "SELECT b, sum(i) AS s FROM t WHERE NOT EXISTS (SELECT 1 FROM d WHERE d.k = t.k) GROUP BY b".to_owned(),
+            Strategy::Agg,
         ),
         (
             "SELECT k, named_struct('x', i, 'y', ts) AS s FROM t".to_owned(),

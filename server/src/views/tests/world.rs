@@ -1,4 +1,4 @@
-//! A streaming table `t` and a dimension `d` with views over them: real Delta tables, the real
+//! Streaming tables `t` and `o` and a dimension `d` with views over them: real Delta tables, the real
 //! refresher, a head in memory.
 
 use std::collections::{BTreeMap, HashMap};
@@ -39,11 +39,13 @@ use crate::views::{Kept, Options, analyze, extension_planner, read_plan, state_s
 
 const SOURCE: Oid = Oid(16384);
 const DIM: Oid = Oid(16385);
+const OTHER: Oid = Oid(16386);
 
 pub(super) struct World {
     host: Arc<TestHost>,
     pub(super) refresher: Refresher,
     source: tokio::sync::Mutex<Lake>,
+    other: tokio::sync::Mutex<Lake>,
     dim: tokio::sync::Mutex<Lake>,
     plain: Arc<TableHead>,
 }
@@ -91,9 +93,11 @@ fn session(head: &DbHead) -> SessionContext {
         let table = WeirTable::new(Arc::clone(table), false);
         ctx.register_table("d", Arc::new(table)).unwrap();
     }
-    if let Some(table) = head.tables.get(&SOURCE) {
-        let table = WeirTable::new(Arc::clone(table), false);
-        ctx.register_table("t", Arc::new(table)).unwrap();
+    for (oid, name) in [(SOURCE, "t"), (OTHER, "o")] {
+        if let Some(table) = head.tables.get(&oid) {
+            let table = WeirTable::new(Arc::clone(table), false);
+            ctx.register_table(name, Arc::new(table)).unwrap();
+        }
     }
     ctx
 }
@@ -223,7 +227,9 @@ impl World {
         let source = Lake::create(&stored(), &[]).await;
         let dim = Lake::create(&dim_schema(), &[]).await;
         let mut head = DbHead::default();
+        let other = Lake::create(&stored(), &[]).await;
         head.tables.insert(SOURCE, source.head(vec![]));
+        head.tables.insert(OTHER, other_head(&other, vec![]));
         head.tables.insert(DIM, dim_head(&dim));
         let mut states = HashMap::new();
         let mut sql = HashMap::new();
@@ -284,6 +290,7 @@ impl World {
             host,
             refresher,
             source,
+            other: tokio::sync::Mutex::new(other),
             dim: tokio::sync::Mutex::new(dim),
             plain: Arc::new(plain),
         }
@@ -302,9 +309,8 @@ impl World {
     /// One more than the newest position.
     pub(super) fn next_lsn(&self) -> i64 {
         let head = self.host.head();
-        let table = &head.tables[&SOURCE];
-        let newest = table.tail.last().map_or(table.flushed, |t| t.hi);
-        newest.0 + 1
+        let newest = |oid| head.tables[&oid].newest().0;
+        newest(SOURCE).max(newest(OTHER)) + 1
     }
 
     pub(super) fn strategy(&self, view: Oid) -> Strategy {
@@ -318,40 +324,55 @@ impl World {
 
     pub(super) async fn append(&self, batch: RecordBatch) {
         let source = self.source.lock().await;
-        let mut tail: Vec<RecordBatch> = self.tail();
+        let mut tail: Vec<RecordBatch> = self.tail(SOURCE);
         tail.push(batch);
-        self.publish_source(&source, tail, 0);
+        self.publish(source.head(tail), 0);
     }
 
-    fn tail(&self) -> Vec<RecordBatch> {
-        self.host.head().tables[&SOURCE]
+    /// The same into `o`.
+    pub(super) async fn append_other(&self, batch: RecordBatch) {
+        let other = self.other.lock().await;
+        let mut tail: Vec<RecordBatch> = self.tail(OTHER);
+        tail.push(batch);
+        self.publish(other_head(&other, tail), 0);
+    }
+
+    fn tail(&self, oid: Oid) -> Vec<RecordBatch> {
+        self.host.head().tables[&oid]
             .tail
             .iter()
             .map(|t| t.batch.clone())
             .collect()
     }
 
-    fn publish_source(&self, source: &Lake, tail: Vec<RecordBatch>, changes: i64) {
+    fn publish(&self, table: Arc<TableHead>, changes: i64) {
         self.host.publish(|head| {
-            let before = &head.tables[&SOURCE];
+            let before = &head.tables[&table.oid];
             let table = TableHead {
                 changes: before.changes + changes,
                 upkeep: before.upkeep,
-                ..TableHead::clone(&source.head(tail))
+                ..TableHead::clone(&table)
             };
             head.visible = head.visible.max(table.newest());
-            head.tables.insert(SOURCE, Arc::new(table));
+            head.tables.insert(table.oid, Arc::new(table));
         });
     }
 
-    /// Moves the tail to storage, as one file.
+    /// Moves the tails to storage, as one file each.
     pub(super) async fn flush(&self) {
         let mut source = self.source.lock().await;
-        let tail = self.tail();
+        let tail = self.tail(SOURCE);
         if !tail.is_empty() {
             source.append(one(&tail, &stored())).await;
         }
-        self.publish_source(&source, vec![], 0);
+        self.publish(source.head(vec![]), 0);
+        drop(source);
+        let mut other = self.other.lock().await;
+        let tail = self.tail(OTHER);
+        if !tail.is_empty() {
+            other.append(one(&tail, &stored())).await;
+        }
+        self.publish(other_head(&other, vec![]), 0);
     }
 
     /// Takes stored rows away, as DELETE would, after a flush.
@@ -389,7 +410,7 @@ impl World {
             .collect();
         let mut source = self.source.lock().await;
         source.overwrite(one(&rest, &stored())).await;
-        self.publish_source(&source, vec![], changes);
+        self.publish(source.head(vec![]), changes);
     }
 
     /// Other rows in the dimension.
@@ -530,6 +551,13 @@ fn dim_schema() -> SchemaRef {
         Field::new("region", DataType::Utf8, true),
         Field::new("w", DataType::Int32, true),
     ]))
+}
+
+fn other_head(other: &Lake, tail: Vec<RecordBatch>) -> Arc<TableHead> {
+    Arc::new(TableHead {
+        oid: OTHER,
+        ..TableHead::clone(&other.head(tail))
+    })
 }
 
 fn dim_head(dim: &Lake) -> Arc<TableHead> {
