@@ -49,7 +49,7 @@ mod set_config;
 mod show;
 mod show_lineage;
 pub mod token;
-mod transaction;
+pub(crate) mod transaction;
 mod truncate;
 mod update;
 mod vacuum;
@@ -248,7 +248,7 @@ async fn execute_native(run: &Run, native: &Ast) -> Result<Outcome> {
         | Ast::Commit { .. }
         | Ast::Rollback { .. }
         | Ast::Savepoint { .. }
-        | Ast::ReleaseSavepoint { .. } => transaction::execute(run, native),
+        | Ast::ReleaseSavepoint { .. } => Box::pin(transaction::execute(run, native)).await,
         // nothing can be listened to, so there is nothing to end; pools say it when they reset
         Ast::UNLISTEN { .. } => Outcome::command("UNLISTEN"),
         Ast::Declare { stmts } => cursor::declare(run, stmts).await,
@@ -411,6 +411,24 @@ fn native_command(native: &Ast) -> &'static str {
         Ast::Deallocate { .. } => "DEALLOCATE",
         _ => "UNSUPPORTED",
     }
+}
+
+/// True for statements that change something and whose change is durable when they return, inside a
+/// block too. Those that change rows decide by their table, and `EXECUTE` is what it names.
+pub fn commits_by_itself(statement: &Statement) -> bool {
+    let waits = matches!(
+        &statement.kind,
+        Kind::Native(native) if matches!(
+            **native,
+            Ast::Insert(_)
+                | Ast::Update(_)
+                | Ast::Delete(_)
+                | Ast::Merge(_)
+                | Ast::Truncate(_)
+                | Ast::Execute { .. }
+        )
+    );
+    writes(statement) && !waits
 }
 
 /// True for a statement that changes stored rows or the catalog.

@@ -5,10 +5,12 @@
 //! |---|---|
 //! | [`cursors`] | cursors and statements prepared in SQL |
 //! | [`settings`] | what SET and SHOW know |
+//! | [`held`] | rows that wait for the end of their block |
 //! | [`transaction`] | what a transaction block means |
 //! | `trace` | a statement's audit row |
 
 pub mod cursors;
+pub(crate) mod held;
 pub mod settings;
 mod trace;
 pub mod transaction;
@@ -36,6 +38,7 @@ use crate::governance::privileges;
 use crate::stream::line::Turn;
 use crate::{ml, system, tasks};
 use cursors::Named;
+use held::Held;
 use settings::Settings;
 use trace::Trace;
 use transaction::Transaction;
@@ -161,6 +164,25 @@ impl Session {
         Ok(Self::make(engine, role, door, None))
     }
 
+    /// Another session of the same role and door, with the settings of this one.
+    ///
+    /// # Errors
+    /// 28000 for a role that may not log in any more.
+    pub fn sibling(&self) -> Result<Arc<Self>> {
+        let (role, session_role, settings) = {
+            let inner = self.inner();
+            let roles = (inner.role.clone(), inner.session_role.clone());
+            (roles.0, roles.1, inner.settings.clone())
+        };
+        let session = Self::open(&self.engine, &session_role, self.door)?;
+        {
+            let mut inner = session.inner();
+            inner.role = role;
+            inner.settings = settings;
+        }
+        Ok(session)
+    }
+
     /// Opens a session for whoever has the write key of a table: it may add rows to that table. Its
     /// role is made up, so that traces tell such rows from those of people.
     pub fn open_for_writes(engine: &Arc<Engine>, name: &str, table: &Relation) -> Arc<Self> {
@@ -219,7 +241,7 @@ impl Session {
         statement: &Arc<Statement>,
         hints: &[Option<DataType>],
     ) -> Result<Description> {
-        let run = self.run(statement, Vec::new());
+        let run = self.run(statement, Vec::new())?;
         let trace = Trace::start(self, &run);
         match exec::describe(&run, hints).await {
             Ok(description) => Ok(description),
@@ -243,12 +265,20 @@ impl Session {
     ) -> Result<Outcome> {
         self.check_transaction(statement)?;
         self.await_token().await?;
-        let run = self.run(statement, params);
+        if self.holds() && exec::commits_by_itself(statement) {
+            Box::pin(self.commit_held())
+                .await
+                .inspect_err(|_| self.fail_transaction())?;
+        }
+        let run = self.run(statement, params)?;
         let trace = Trace::start(self, &run);
         self.show_activity("active", Some(&statement.text));
         let result = self.guarded(&run, Box::pin(exec::execute(&run))).await;
         let result = match result {
-            Ok(outcome) => trace.finish(&run, outcome).await,
+            Ok(outcome) => {
+                let held = !exec::commits_by_itself(statement) && self.holds();
+                trace.finish(&run, outcome, held).await
+            }
             Err(e) => {
                 trace.fail(&run, &e).await;
                 Err(e)
@@ -256,6 +286,58 @@ impl Session {
         };
         self.show_activity("idle", None);
         result.inspect_err(|_| self.fail_transaction())
+    }
+
+    /// A client begins to send in one go: its INSERTs are one transaction until [`Self::end_implicit`].
+    pub fn begin_implicit(&self) {
+        self.with_transaction(Transaction::begin_implicit);
+    }
+
+    /// It has sent all: what it inserted outside of a block is stored.
+    ///
+    /// # Errors
+    /// What storing reports; nothing is stored then.
+    pub async fn end_implicit(&self) -> Result<()> {
+        let held = self.with_transaction(|t| t.end_implicit().then(|| std::mem::take(t.held())));
+        let (Some(held), Some(commit)) = (held, dialect::parse("COMMIT")?.pop()) else {
+            return Ok(());
+        };
+        let run = self.run(&Arc::new(commit), Vec::new())?;
+        let trace = Trace::start(self, &run);
+        let stored = exec::transaction::store(&run.scope, self, held);
+        let stored = self.guarded(&run, Box::pin(stored)).await;
+        if let Err(e) = &stored {
+            // the INSERTs have their rows: this one tells that nothing came of them
+            trace.fail(&run, e).await;
+        }
+        stored
+    }
+
+    /// It broke off: what it inserted outside of a block is forgotten.
+    pub fn give_up_implicit(&self) {
+        self.with_transaction(|t| {
+            if t.end_implicit() {
+                *t.held() = Held::default();
+            }
+        });
+    }
+
+    fn holds(&self) -> bool {
+        self.with_transaction(|t| !t.held().is_empty())
+    }
+
+    /// Commits the rows that the block holds, before something that commits by itself.
+    ///
+    /// # Errors
+    /// What storing reports.
+    pub(crate) async fn commit_held(&self) -> Result<()> {
+        let held = self.with_transaction(|t| std::mem::take(t.held()));
+        if !held.is_empty() {
+            let scope = self.scope()?;
+            exec::transaction::store(&scope, self, held).await?;
+            self.with_transaction(|t| t.note_write("INSERT"));
+        }
+        Ok(())
     }
 
     /// Stores rows in `schema.table` by column name: privileges, casts, defaults, generated columns
@@ -273,7 +355,11 @@ impl Session {
         turn: Turn,
         key: Option<RequestKey>,
     ) -> Result<Receipt> {
-        let scope = Arc::new(self.scope());
+        self.inner().transaction.check_failed()?;
+        if self.holds() {
+            Box::pin(self.commit_held()).await?;
+        }
+        let scope = Arc::new(self.scope()?);
         let trace = Trace::ingest(self, &format!("{schema}.{table}"));
         let delivery = Delivery {
             turn,
@@ -287,6 +373,7 @@ impl Session {
         let (stored, refused) = stored?;
         let token = exec::token::of(stored.lsn);
         self.inner().settings.set_last_token(&token);
+        self.with_transaction(|t| t.note_write("INGEST"));
         Ok(Receipt {
             accepted: stored.accepted,
             rejected: stored.rejected,
@@ -303,7 +390,7 @@ impl Session {
     /// # Errors
     /// 42P01, 42501.
     pub async fn ingest_table(&self, schema: &str, table: &str) -> Result<IngestTable> {
-        let scope = self.scope();
+        let scope = self.scope()?;
         let relation = exec::ingest::target(&scope, schema, table)?;
         exec::ingest::check_insert(&scope, relation)?;
         std::future::ready(Ok(IngestTable {
@@ -457,8 +544,15 @@ impl Session {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn scope(&self) -> Scope {
-        Scope::new(&self.engine, self.caller())
+    /// The newest cut, with the rows that the session's block holds.
+    fn scope(&self) -> Result<Scope> {
+        let mut scope = Scope::new(&self.engine, self.caller());
+        let inner = &mut *self.inner();
+        let held = inner.transaction.held();
+        if !held.is_empty() {
+            scope.head = Arc::new(held.over(&scope.head)?);
+        }
+        Ok(scope)
     }
 
     fn caller(&self) -> Caller {
@@ -480,18 +574,18 @@ impl Session {
         }
     }
 
-    fn run(&self, statement: &Arc<Statement>, params: Vec<ScalarValue>) -> Run {
+    fn run(&self, statement: &Arc<Statement>, params: Vec<ScalarValue>) -> Result<Run> {
         let token = self.engine.stop.child_token();
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = token.clone();
         let timeout = self.inner().settings.statement_timeout();
-        Run {
-            scope: Arc::new(self.scope()),
+        Ok(Run {
+            scope: Arc::new(self.scope()?),
             statement: Arc::clone(statement),
             params,
             cancel: token,
             deadline: timeout.map(|t| Instant::now() + t),
             session: Weak::clone(&self.me),
-        }
+        })
     }
 
     /// Waits for the log to reach `weir.read_after`, if that is set.

@@ -76,6 +76,7 @@ pub use dedup::DedupSpec;
 use dedup::Gates;
 pub use exchange::{Exchange, Guard, Reason, Staged};
 use head::{DbHead, Lsn, TableHead, ViewHead};
+pub use in_use::Writing;
 pub use lock::DirLock;
 use position::Positions;
 pub use publish::published_at;
@@ -360,6 +361,11 @@ impl Stream {
         S: Batches<Item = Result<RecordBatch>> + Send + 'static,
     {
         exchange::stage(Arc::clone(&self.core), Arc::clone(base), rows).await
+    }
+
+    /// Until it is dropped no vacuum deletes files that were written since, and that no commit names.
+    pub fn writing(&self) -> Writing {
+        self.core.in_use.write()
     }
 
     /// Puts files in the place of others, in one commit; its version. Nothing is done, and nothing

@@ -94,6 +94,26 @@ def errors():
     return equal(query("SELECT 1 AS a").to_pylist(), [{"a": 1}])
 
 
+def transactions():
+    """Without autocommit: the block reads its rows, others only after the commit."""
+    login = {"username": checks.user, "password": checks.password}
+    count = "SELECT count(*) AS n FROM af_block"
+    run("CREATE TABLE af_block (a INT)")
+    with flight.connect(checks.flight, db_kwargs=login) as connection, connection.cursor() as cursor:
+        for end, after in [(connection.rollback, 0), (connection.commit, 1)]:
+            cursor.execute("INSERT INTO af_block VALUES (1)")
+            cursor.execute(count)
+            equal(cursor.fetchone(), (1,))
+            equal(query(count).to_pylist(), [{"n": 0}])
+            end()
+            equal(query(count).to_pylist(), [{"n": after}])
+        # ingest commits by itself, inside a block too
+        cursor.adbc_ingest("af_block", pa.table({"a": pa.array([2, 3], pa.int32())}), mode="append")
+        connection.commit()
+    equal(query(count).to_pylist(), [{"n": 3}])
+    run("DROP TABLE af_block")
+
+
 def wrong_password():
     try:
         with connect("wrong") as connection, connection.cursor() as cursor:
@@ -120,6 +140,7 @@ checks.check("bound parameters", parameters)
 checks.check("bulk ingest", ingest)
 checks.check("metadata", metadata)
 checks.check("errors", errors)
+checks.check("transactions", transactions)
 checks.check("wrong password", wrong_password)
 checks.check("the README's example", readme_example)
 checks.check("clean up", lambda: run("DROP TABLE IF EXISTS af_events CASCADE"))

@@ -149,6 +149,32 @@ def transaction_block():
         return equal(connection.execute("SELECT 2").fetchone(), (2,))
 
 
+def transactions_of_inserts():
+    """Rows wait for the COMMIT; a batch of 500 statements is one commit."""
+    with psycopg.connect(**checks.pg) as connection, connect() as other:
+        other.execute("CREATE TABLE pc_batch (a INT, b TEXT)")
+        count = "SELECT count(*) FROM pc_batch"
+        connection.execute("INSERT INTO pc_batch VALUES (1, 'one')")
+        equal(connection.execute(count).fetchone(), (1,))
+        equal(other.execute(count).fetchone(), (0,))
+        connection.rollback()
+        equal(connection.execute(count).fetchone(), (0,))
+        with other.pipeline():
+            for n in range(500):
+                other.execute("INSERT INTO pc_batch VALUES (%s, %s)", (n, str(n)))
+        equal(other.execute(count).fetchone(), (500,))
+        equal(other.execute(f"{count} VERSION AS OF 1").fetchone(), (500,))
+        try:
+            with other.pipeline():
+                other.execute("INSERT INTO pc_batch VALUES (1000, 'first')")
+                other.execute("INSERT INTO pc_batch VALUES ('no number', 'second')")
+        except psycopg.DataError:
+            pass
+        equal(other.execute(count).fetchone(), (500,))
+        other.execute("DROP TABLE pc_batch")
+    return "500 statements, 1 commit"
+
+
 def wrong_password():
     try:
         psycopg.connect(**{**checks.pg, "password": "wrong"})
@@ -177,6 +203,7 @@ checks.check("COPY in, binary", copy_in_binary)
 checks.check("cancel", cancel)
 checks.check("errors by class", errors)
 checks.check("transaction block", transaction_block)
+checks.check("transactions of INSERTs", transactions_of_inserts)
 checks.check("wrong password", wrong_password)
 checks.check("clean up", clean_up)
 checks.end()

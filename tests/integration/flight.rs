@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow_flight::sql::EndTransaction;
 use arrow_flight::sql::{CommandGetDbSchemas, CommandGetTables, SqlInfo};
 use tests::TestServer;
 use tests::flight::FlightSession;
@@ -28,6 +29,53 @@ async fn started() -> (TestServer, FlightSession) {
     pg.run("CREATE STREAMING TABLE t (id BIGINT NOT NULL, name TEXT)")
         .await;
     (server, flight)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_hold_rows_until_they_end() {
+    let (server, mut flight) = started().await;
+    let pg = server.connect().await;
+    let count = "SELECT count(*) FROM t";
+    for (how, after) in [(EndTransaction::Rollback, 0), (EndTransaction::Commit, 2)] {
+        let client = flight.client();
+        let block = client.begin_transaction().await.unwrap();
+        for id in 0..2 {
+            let sql = format!("INSERT INTO t VALUES ({id}, 'x')");
+            let rows = client.execute_update(sql, Some(block.clone())).await;
+            assert_eq!(rows.unwrap(), 1);
+        }
+        let info = client
+            .execute(count.to_owned(), Some(block.clone()))
+            .await
+            .unwrap();
+        let own = flight.fetch(info).await.unwrap();
+        let own = own[0].column(0).as_primitive::<Int64Type>().value(0);
+        assert_eq!(own, 2, "the block sees its rows");
+        assert_eq!(pg.count(count).await, 0, "others do not");
+        let client = flight.client();
+        client.end_transaction(block.clone(), how).await.unwrap();
+        assert_eq!(pg.count(count).await, after);
+        let again = client.end_transaction(block, how).await.unwrap_err();
+        assert!(again.to_string().contains("25P01"), "{again}");
+    }
+    // a block that failed stores nothing
+    let client = flight.client();
+    let block = client.begin_transaction().await.unwrap();
+    let failed = client.execute_update(
+        "INSERT INTO t VALUES ('x', 'x')".to_owned(),
+        Some(block.clone()),
+    );
+    assert!(failed.await.unwrap_err().to_string().contains("22P02"));
+    let next = client.execute_update(
+        "INSERT INTO t VALUES (9, 'x')".to_owned(),
+        Some(block.clone()),
+    );
+    assert!(next.await.unwrap_err().to_string().contains("25P02"));
+    client
+        .end_transaction(block, EndTransaction::Commit)
+        .await
+        .unwrap();
+    assert_eq!(pg.count(count).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

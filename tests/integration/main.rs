@@ -37,6 +37,7 @@ mod segment;
 mod temporary;
 mod tidy;
 mod tls;
+mod transactions;
 mod upkeep;
 mod views;
 mod visibility;

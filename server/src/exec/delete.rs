@@ -48,8 +48,9 @@ pub(super) async fn execute(run: &Run, delete: &Delete) -> Result<Outcome> {
         sources: HashMap::new(),
         one_to_one: None,
     };
-    let gone = rewrite::apply(run, relation, change, views).await?.deleted;
-    run.session()?.with_transaction(|t| t.note_write("DELETE"));
+    let gone = rewrite::apply(run, relation, change, views, "DELETE")
+        .await?
+        .deleted;
     Ok(Outcome::Command {
         tag: format!("DELETE {gone}"),
         rows: Some(gone),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use catalog::{Change, Privilege, Relation, RelationKind, SqlType};
+use catalog::{Change, LineageEdge, Privilege, Relation, RelationKind, SqlType};
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::sql::sqlparser::ast::{Insert, Query, Statement as Ast, TableObject};
 use futures::StreamExt;
 
@@ -19,9 +20,10 @@ use crate::engine::scope::bound;
 use crate::error::{Error, Result, SqlState};
 use crate::governance::privileges;
 use crate::session::Description;
+use crate::session::held::{self, HeldInsert, MOST_BYTES};
 use crate::stream::letters::Piece;
 
-/// Stores the query's rows, all or none.
+/// Stores the query's rows, all or none; inside a block they are held until it ends.
 pub(super) async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
     let (relation, columns, source) = understand(run, insert)?;
     privileges::check_relation(
@@ -37,27 +39,53 @@ pub(super) async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
     let reads = lineage::edges(&run.scope, &plan, relation.oid, &columns, "INSERT");
     let stream = rows::start(run, &state, &plan).await?;
     let named = move |batch: RecordBatch| named(&columns, &batch);
+    let key = key(run)?;
+    let holding = run.session()?.with_transaction(|t| t.holds_rows()) && key.is_none();
     let stored = if relation.kind == RelationKind::StreamingTable {
         let limit = run.scope.engine.config.tail_bytes / 2;
         let mut sieve = Sieve::new(&run.scope, relation, BadRows::Refuse)?;
         let mut next_row = 1;
-        let rows = gather(stream, limit, |batch| {
+        let (rows, rest) = gather(stream, limit, |batch| {
             let piece = Piece::arrow(named(batch)?, next_row);
             next_row += piece.batch.num_rows() as u64;
             sieve.sift(&piece)
         })
         .await?;
+        if rest.is_some() {
+            return Err(Error::refused(
+                SqlState::OUT_OF_MEMORY,
+                "the rows of one INSERT into a streaming table do not fit in memory",
+            )
+            .with_hint("insert them in several statements"));
+        }
+        if holding && sieve.letters.is_empty() && counts_all(relation) {
+            return hold(run, &state, relation, rows, reads);
+        }
+        run.session()?.commit_held().await?;
         let delivery = Delivery {
-            key: key(run)?,
+            key,
             ..Delivery::by("insert")
         };
         ingest::append(&run.scope, relation, rows, sieve.letters, delivery).await?
     } else {
-        if key(run)?.is_some() {
+        if key.is_some() {
             return Err(ingest::no_keys(relation));
         }
         let intake = Intake::new(&run.scope, relation)?;
-        let batches = stream.map(|batch| intake.apply(&named(batch?)?));
+        let take = |batch: RecordBatch| intake.apply(&named(batch)?);
+        let (rows, rest) = match holding {
+            true => gather(stream, MOST_BYTES, |batch| Ok(vec![take(batch)?])).await?,
+            false => (Vec::new(), Some(stream)),
+        };
+        let Some(rest) = rest else {
+            return hold(run, &state, relation, rows, reads);
+        };
+        // more than a block may hold: alone in it they are stored at once
+        if run.session()?.with_transaction(|t| !t.held().is_empty()) {
+            return Err(held::too_much());
+        }
+        let rows = futures::stream::iter(rows.into_iter().map(Ok));
+        let batches = rows.chain(rest.map(|batch| take(batch?)));
         let log = &run.scope.engine.stream;
         let accepted = log.lake_append(relation.oid, Box::pin(batches)).await?;
         Stored {
@@ -75,6 +103,36 @@ pub(super) async fn execute(run: &Run, insert: &Insert) -> Result<Outcome> {
             .await?;
     }
     finish(run, stored)
+}
+
+/// Whether the tag is known before the rows are stored: none of them may be there already.
+fn counts_all(relation: &Relation) -> bool {
+    !relation.options.contains_key("dedup_key")
+}
+
+/// Keeps the rows until the block ends.
+fn hold(
+    run: &Run,
+    state: &SessionState,
+    relation: &Relation,
+    rows: Vec<RecordBatch>,
+    lineage: Vec<LineageEdge>,
+) -> Result<Outcome> {
+    let count = rows.iter().map(|b| b.num_rows() as u64).sum();
+    if count > 0 {
+        let insert = HeldInsert {
+            relation: relation.clone(),
+            rows,
+            lineage,
+        };
+        let pool = &state.runtime_env().memory_pool;
+        run.session()?
+            .with_transaction(|t| t.held().add(insert, pool))?;
+    }
+    Ok(Outcome::Command {
+        tag: format!("INSERT 0 {count}"),
+        rows: Some(count),
+    })
 }
 
 fn finish(run: &Run, stored: Stored) -> Result<Outcome> {
@@ -335,26 +393,21 @@ fn named(columns: &[String], batch: &RecordBatch) -> Result<RecordBatch> {
     )?)
 }
 
-/// Collects rows that must be stored in one piece, up to a number of bytes.
+/// Collects rows up to a number of bytes; with what is left of a longer stream.
 async fn gather(
-    mut stream: datafusion::execution::SendableRecordBatchStream,
+    mut stream: SendableRecordBatchStream,
     limit: usize,
     mut make: impl FnMut(RecordBatch) -> Result<Vec<RecordBatch>>,
-) -> Result<Vec<RecordBatch>> {
+) -> Result<(Vec<RecordBatch>, Option<SendableRecordBatchStream>)> {
     let mut batches = Vec::new();
     let mut bytes = 0;
     while let Some(batch) = stream.next().await {
         let made = make(batch?)?;
-        let sizes = made.iter().map(RecordBatch::get_array_memory_size);
-        bytes += sizes.sum::<usize>();
-        if bytes > limit {
-            return Err(Error::refused(
-                SqlState::OUT_OF_MEMORY,
-                "the rows of one INSERT into a streaming table do not fit in memory",
-            )
-            .with_hint("insert them in several statements"));
-        }
+        bytes += held::bytes(&made);
         batches.extend(made);
+        if bytes > limit {
+            return Ok((batches, Some(stream)));
+        }
     }
-    Ok(batches)
+    Ok((batches, None))
 }

@@ -33,9 +33,8 @@ pub(super) async fn execute(run: &Run, merge: &Merge) -> Result<Outcome> {
     let views = rewrite::check_views(&run.scope, relation)?;
     let merging = Merging::new(run, relation, table, merge).await?;
     let change = merging.change(&merge.clauses)?;
-    let counted = rewrite::apply(run, relation, change, views).await?;
+    let counted = rewrite::apply(run, relation, change, views, "MERGE").await?;
     let rows = counted.updated + counted.inserted + counted.deleted;
-    run.session()?.with_transaction(|t| t.note_write("MERGE"));
     Ok(Outcome::Command {
         tag: format!("MERGE {rows}"),
         rows: Some(rows),

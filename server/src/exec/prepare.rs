@@ -84,6 +84,9 @@ pub(super) async fn execute(
         true => Vec::new(),
         false => values(run, arguments, &prepared.params).await?,
     };
+    if super::commits_by_itself(&prepared.statement) {
+        Box::pin(run.session()?.commit_held()).await?;
+    }
     Box::pin(super::execute(&with(run, &prepared.statement, params))).await
 }
 

@@ -30,6 +30,8 @@ use crate::engine::scan::WeirTable;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::lake;
+use crate::session::Session;
+use crate::session::held::HeldRewrite;
 use crate::stream::{
     self,
     head::{DbHead, TableHead},
@@ -54,6 +56,12 @@ pub(super) struct Counted {
     pub(super) updated: u64,
     pub(super) inserted: u64,
     pub(super) deleted: u64,
+}
+
+impl Counted {
+    fn is_nothing(self) -> bool {
+        self.updated + self.inserted + self.deleted == 0
+    }
 }
 
 /// One set of rows of the new state.
@@ -156,8 +164,53 @@ pub(super) fn after_change(scope: &Scope, views: &Counting) {
     }
 }
 
-/// Makes the change; the numbers of rows it concerned.
+/// Makes the change; the numbers of rows it concerned. An ordinary table is changed when the transaction
+/// block ends, if there is one, any other at once.
 pub(super) async fn apply(
+    run: &Run,
+    relation: &Relation,
+    change: Change,
+    views: Counting,
+    command: &'static str,
+) -> Result<Counted> {
+    let session = run.session()?;
+    if relation.kind == RelationKind::Table && session.with_transaction(|t| t.is_open()) {
+        return hold(run, &session, relation, change).await;
+    }
+    Box::pin(session.commit_held()).await?;
+    let counted = commit(run, relation, change, views).await?;
+    session.with_transaction(|t| t.note_write(command));
+    Ok(counted)
+}
+
+/// Makes the change for the block alone: in files that no commit names yet, over what the block reads.
+async fn hold(
+    run: &Run,
+    session: &Session,
+    relation: &Relation,
+    change: Change,
+) -> Result<Counted> {
+    let Some(head) = run.scope.head.tables.get(&relation.oid) else {
+        return Err(Error::undefined_table(&relation.name));
+    };
+    let writing = run.scope.engine.stream.writing();
+    let lake = &head.lake;
+    let (adds, counted) = rewritten(run, relation, change, TableHead::clone(head), lake).await?;
+    if !counted.is_nothing() {
+        let rewrite = HeldRewrite {
+            relation: relation.clone(),
+            base: lake.version,
+            lake: Arc::new(lake.with_files(&adds)?),
+            adds,
+            writing,
+        };
+        session.with_transaction(|t| t.held().replace(rewrite));
+    }
+    Ok(counted)
+}
+
+/// Makes the change in one commit, alone with the table.
+async fn commit(
     run: &Run,
     relation: &Relation,
     change: Change,
@@ -167,20 +220,12 @@ pub(super) async fn apply(
     let Some(head) = scope.head.tables.get(&relation.oid).cloned() else {
         return Err(Error::undefined_table(&relation.name));
     };
-    let schema_name = scope
-        .catalog
-        .schema_by_oid(relation.schema)
-        .map(|s| s.name.clone())
-        .unwrap_or_default();
-    let key = (schema_name, relation.name.clone());
-    let intake = Intake::new(scope, relation)?;
     let counted = scope
         .engine
         .stream
         .exclusive(relation.oid, async |table| {
             before_change(scope, &views).await?;
             let snapshot = head.lake.with_table(table)?;
-            same_columns(relation, &snapshot)?;
             let stored = TableHead {
                 lake: Arc::new(snapshot.clone()),
                 tail: Vec::new(),
@@ -191,54 +236,78 @@ pub(super) async fn apply(
                 oid: head.oid,
                 streaming: head.streaming,
             };
-            let before = stored.lake.rows();
-            let mut sources = change.sources;
-            sources.insert(key, Arc::new(WeirTable::new(Arc::new(stored), true)));
-            let inner = Arc::new(scope.over_sources(sources));
-            for (check, refusal) in change.must_be_zero {
-                let (state, plan) = query::plan(&inner, check, &run.params).await?;
-                if rows::count(run, &state, &plan).await? > 0 {
-                    return Err(refusal);
-                }
-            }
-            let before = match before {
-                Some(rows) => rows as u64,
-                None => return Err(Error::Internal("a table's row count is unknown".to_owned())),
-            };
-            let counts = Counts::default();
-            let most = change.one_to_one.map(|refusal| (before, refusal));
-            let to = Target {
-                scope: &inner,
-                snapshot: &snapshot,
-                intake: &intake,
-                most,
-            };
-            let adds = Box::pin(write(run, to, change.parts, &counts)).await?;
-            let counted = counts.of(before);
-            if most.is_some() && counted.deleted > 0 {
-                return Err(Error::Internal("an update would lose rows".to_owned()));
-            }
-            if counted.updated + counted.inserted + counted.deleted == 0 {
+            let (adds, counted) = rewritten(run, relation, change, stored, &snapshot).await?;
+            if counted.is_nothing() {
                 return Ok((snapshot.table, counted));
             }
-            let removes = snapshot
-                .files
-                .iter()
-                .map(|f| remove(&snapshot, f))
-                .collect();
-            let txn = stream::next_change(&snapshot, relation.oid).await?;
-            let commit = lake::Commit {
-                adds,
-                removes,
-                txn: Some(txn),
-                ..lake::Commit::default()
-            };
-            let after = lake::commit(&snapshot, commit).await?;
+            let after = replace(&snapshot, relation.oid, adds).await?;
             Ok((after.table, counted))
         })
         .await?;
     after_change(scope, &views);
     Ok(counted)
+}
+
+/// Puts files in the place of all that a table has, in one commit.
+pub(super) async fn replace(
+    snapshot: &lake::LakeSnapshot,
+    oid: Oid,
+    adds: Vec<deltalake::kernel::Add>,
+) -> Result<lake::LakeSnapshot> {
+    let commit = lake::Commit {
+        adds,
+        removes: snapshot.files.iter().map(|f| remove(snapshot, f)).collect(),
+        txn: Some(stream::next_change(snapshot, oid).await?),
+        ..lake::Commit::default()
+    };
+    lake::commit(snapshot, commit).await
+}
+
+/// Writes the files of the new state, made from a table that stands still.
+async fn rewritten(
+    run: &Run,
+    relation: &Relation,
+    change: Change,
+    stored: TableHead,
+    snapshot: &lake::LakeSnapshot,
+) -> Result<(Vec<deltalake::kernel::Add>, Counted)> {
+    let scope = &run.scope;
+    same_columns(relation, snapshot)?;
+    let schema_name = scope
+        .catalog
+        .schema_by_oid(relation.schema)
+        .map(|s| s.name.clone())
+        .unwrap_or_default();
+    let key = (schema_name, relation.name.clone());
+    let intake = Intake::new(scope, relation)?;
+    let tail: usize = stored.tail.iter().map(|t| t.batch.num_rows()).sum();
+    let before = match stored.lake.rows() {
+        Some(rows) => (rows + tail) as u64,
+        None => return Err(Error::Internal("a table's row count is unknown".to_owned())),
+    };
+    let mut sources = change.sources;
+    sources.insert(key, Arc::new(WeirTable::new(Arc::new(stored), true)));
+    let inner = Arc::new(scope.over_sources(sources));
+    for (check, refusal) in change.must_be_zero {
+        let (state, plan) = query::plan(&inner, check, &run.params).await?;
+        if rows::count(run, &state, &plan).await? > 0 {
+            return Err(refusal);
+        }
+    }
+    let counts = Counts::default();
+    let most = change.one_to_one.map(|refusal| (before, refusal));
+    let to = Target {
+        scope: &inner,
+        snapshot,
+        intake: &intake,
+        most,
+    };
+    let adds = Box::pin(write(run, to, change.parts, &counts)).await?;
+    let counted = counts.of(before);
+    if most.is_some() && counted.deleted > 0 {
+        return Err(Error::Internal("an update would lose rows".to_owned()));
+    }
+    Ok((adds, counted))
 }
 
 /// Refuses a change that was understood over other columns than the table has by now.

@@ -57,9 +57,7 @@ pub(super) async fn execute(run: &Run, truncate: &Truncate) -> Result<Outcome> {
             sources: HashMap::new(),
             one_to_one: None,
         };
-        rewrite::apply(run, relation, nothing, views).await?;
+        rewrite::apply(run, relation, nothing, views, "TRUNCATE TABLE").await?;
     }
-    run.session()?
-        .with_transaction(|t| t.note_write("TRUNCATE TABLE"));
     Outcome::command("TRUNCATE TABLE")
 }

@@ -48,8 +48,9 @@ pub(super) async fn execute(run: &Run, update: &Update) -> Result<Outcome> {
         sources,
         one_to_one: Some(ambiguity),
     };
-    let count = rewrite::apply(run, relation, change, views).await?.updated;
-    run.session()?.with_transaction(|t| t.note_write("UPDATE"));
+    let count = rewrite::apply(run, relation, change, views, "UPDATE")
+        .await?
+        .updated;
     Ok(Outcome::Command {
         tag: format!("UPDATE {count}"),
         rows: Some(count),

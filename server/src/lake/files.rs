@@ -11,7 +11,9 @@ use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
+use deltalake::kernel::Add;
 use deltalake::table::state::DeltaTableState;
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::{LakeFile, LakeSnapshot};
@@ -47,27 +49,72 @@ pub(super) fn active_files(
             if let Some(file) = known.get(path.as_ref()) {
                 return Ok((*file).clone());
             }
-            let raw = view.partition_values_map();
-            let partition_values = partition_by
-                .iter()
-                .map(|name| partition_value(schema, name, raw.get(name).and_then(Option::as_deref)))
-                .collect::<Result<Vec<_>>>()?;
-            let statistics = statistics(
-                schema,
-                partition_by,
-                &partition_values,
-                view.stats().as_deref(),
-                view.size(),
-            );
-            Ok(LakeFile {
+            let (raw, stats) = (view.partition_values_map(), view.stats());
+            let told = Told {
                 path: path.into_owned(),
-                size: u64::try_from(view.size()).unwrap_or(0),
+                size: view.size(),
                 modified_ms: view.modification_time(),
-                partition_values,
-                statistics: Arc::new(statistics),
-            })
+                partition_values: &raw,
+                statistics: stats.as_deref(),
+            };
+            told.laid_out(schema, partition_by)
         })
         .collect()
+}
+
+impl LakeSnapshot {
+    /// The table as it would be with these files, of its own columns, in the place of all it has.
+    pub fn with_files(&self, adds: &[Add]) -> Result<Self> {
+        let file = |add: &Add| {
+            let path = percent_decode_str(&add.path).decode_utf8();
+            let path = path.map_err(|e| Error::Internal(format!("the path of a new file: {e}")))?;
+            let told = Told {
+                path: path.into_owned(),
+                size: add.size,
+                modified_ms: add.modification_time,
+                partition_values: &add.partition_values,
+                statistics: add.stats.as_deref(),
+            };
+            told.laid_out(&self.schema, &self.partition_by)
+        };
+        Ok(Self {
+            files: adds.iter().map(file).collect::<Result<_>>()?,
+            ..self.clone()
+        })
+    }
+}
+
+/// A file as the log, or who wrote it, tells of it.
+struct Told<'a> {
+    path: String,
+    size: i64,
+    modified_ms: i64,
+    partition_values: &'a HashMap<String, Option<String>>,
+    statistics: Option<&'a str>,
+}
+
+impl Told<'_> {
+    fn laid_out(self, schema: &SchemaRef, partition_by: &[String]) -> Result<LakeFile> {
+        let raw = self.partition_values;
+        let partition_values = partition_by
+            .iter()
+            .map(|name| partition_value(schema, name, raw.get(name).and_then(Option::as_deref)))
+            .collect::<Result<Vec<_>>>()?;
+        let statistics = statistics(
+            schema,
+            partition_by,
+            &partition_values,
+            self.statistics,
+            self.size,
+        );
+        Ok(LakeFile {
+            path: self.path,
+            size: u64::try_from(self.size).unwrap_or(0),
+            modified_ms: self.modified_ms,
+            partition_values,
+            statistics: Arc::new(statistics),
+        })
+    }
 }
 
 /// A partition value as the log spells it; the empty text is NULL, as the format says.

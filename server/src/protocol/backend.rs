@@ -64,6 +64,9 @@ pub trait DataCalls: SessionCalls {
 
     /// What [`DataCalls::ingest`] takes for that table.
     async fn ingest_table(&self, schema: &str, table: &str) -> Result<IngestTable>;
+
+    /// Another session like it.
+    fn sibling(&self) -> Result<Arc<dyn DataCalls>>;
 }
 
 /// The real database.
@@ -129,5 +132,10 @@ impl DataCalls for Session {
 
     async fn ingest_table(&self, schema: &str, table: &str) -> Result<IngestTable> {
         self.ingest_table(schema, table).await
+    }
+
+    fn sibling(&self) -> Result<Arc<dyn DataCalls>> {
+        let session = self.sibling()?;
+        Ok(session)
     }
 }

@@ -43,6 +43,14 @@ pub trait SessionCalls: Send + Sync {
     fn take_notices(&self) -> Vec<Report> {
         Vec::new()
     }
+    /// A client begins to send in one go.
+    fn begin_implicit(&self) {}
+    /// It has sent all.
+    async fn end_implicit(&self) -> Result<()> {
+        Ok(())
+    }
+    /// It broke off.
+    fn give_up_implicit(&self) {}
     /// Cancels the running statement.
     fn cancel_running(&self);
 }
@@ -91,6 +99,18 @@ impl SessionCalls for Session {
 
     fn take_notices(&self) -> Vec<Report> {
         self.take_notices()
+    }
+
+    fn begin_implicit(&self) {
+        self.begin_implicit();
+    }
+
+    async fn end_implicit(&self) -> Result<()> {
+        self.end_implicit().await
+    }
+
+    fn give_up_implicit(&self) {
+        self.give_up_implicit();
     }
 
     fn cancel_running(&self) {

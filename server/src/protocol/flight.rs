@@ -15,6 +15,7 @@ mod query;
 mod session_options;
 mod sql_info;
 mod status;
+mod transactions;
 mod type_info;
 
 #[cfg(test)]

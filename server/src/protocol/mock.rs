@@ -297,6 +297,10 @@ impl SessionCalls for MockSession {
 
 #[async_trait]
 impl DataCalls for MockSession {
+    fn sibling(&self) -> Result<Arc<dyn DataCalls>> {
+        MockBackend(Arc::clone(&self.db)).open(ROLE, Door::Flight)
+    }
+
     async fn ingest(
         &self,
         schema: &str,

@@ -285,7 +285,7 @@ const KNOWN: &[Known] = &[
 const IMPLIED: [&str; 3] = ["$user", "pg_catalog", "pg_temp"];
 
 /// A session's settings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     values: BTreeMap<String, String>,
     changed: Vec<(String, String)>,

@@ -71,8 +71,13 @@ impl Trace {
     }
 
     /// The statement gave its outcome. Rows are traced when their stream ends; a change is
-    /// acknowledged only after its row is durable.
-    pub(super) async fn finish(mut self, run: &Run, outcome: Outcome) -> Result<Outcome> {
+    /// acknowledged only after its row is durable, one that is `held` with the end of its block.
+    pub(super) async fn finish(
+        mut self,
+        run: &Run,
+        outcome: Outcome,
+        held: bool,
+    ) -> Result<Outcome> {
         match outcome {
             Outcome::Rows {
                 tag,
@@ -91,7 +96,7 @@ impl Trace {
             }
             Outcome::Command { tag, rows } => {
                 self.complete(&run.scope, rows);
-                match exec::writes(&run.statement) {
+                match exec::writes(&run.statement) && !held {
                     true => self.engine.audit.record(self.row.clone()).await?,
                     false => self.engine.audit.note(self.row.clone()).await,
                 }

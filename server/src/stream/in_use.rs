@@ -24,7 +24,7 @@ struct Writers {
 
 /// Somebody is writing files that no log knows yet.
 #[derive(Debug)]
-pub(super) struct Writing {
+pub struct Writing {
     number: u64,
     all: Arc<Mutex<Writers>>,
 }

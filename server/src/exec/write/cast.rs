@@ -1,5 +1,6 @@
 //! Assignment casts: what a column makes of a given value, with PostgreSQL's codes when it cannot.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StringArray};
@@ -7,10 +8,12 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Float64Type, TimeUnit};
 use arrow::util::display::FormatOptions;
 use catalog::{Column, SqlType};
+use chrono_tz::Tz;
 
 use super::is_checked_text;
 use crate::error::{Error, Result, SqlState};
-use crate::types::is_canonical_uuid;
+use crate::types::{arrow_type, is_canonical_uuid};
+use crate::values;
 
 /// An array as the column stores it.
 pub(in crate::exec) fn to_column(
@@ -31,12 +34,16 @@ pub(in crate::exec) fn to_column(
 }
 
 fn cast(array: &ArrayRef, ty: &DataType, column: &Column, zone: &str) -> Result<ArrayRef> {
+    if is_text(array.data_type()) && ty != &DataType::Utf8 && ty == &arrow_type(&column.sql_type) {
+        return read(array, column, zone)
+            .map_err(|error| error.with_detail(format!("column \"{}\"", column.name)));
+    }
     let strict = |array: &ArrayRef, ty: &DataType| {
         let options = CastOptions {
             safe: false,
             format_options: FormatOptions::default(),
         };
-        cast_with_options(array, ty, &options).map_err(|_| refusal(array, ty, column))
+        cast_with_options(array, ty, &options).map_err(|_| refusal(array, column))
     };
     let given = array.data_type();
     // PostgreSQL rounds where Arrow cuts off
@@ -54,7 +61,7 @@ fn cast(array: &ArrayRef, ty: &DataType, column: &Column, zone: &str) -> Result<
     }
     // a time without zone is in the session's
     if let DataType::Timestamp(TimeUnit::Microsecond, Some(_)) = ty
-        && (is_text(given) || matches!(given, DataType::Timestamp(_, None) | DataType::Date32))
+        && matches!(given, DataType::Timestamp(_, None) | DataType::Date32)
     {
         let array = if matches!(given, DataType::Date32) {
             strict(array, &DataType::Timestamp(TimeUnit::Microsecond, None))?
@@ -81,6 +88,21 @@ fn cast(array: &ArrayRef, ty: &DataType, column: &Column, zone: &str) -> Result<
     strict(array, ty)
 }
 
+/// Texts as values of the column's type, by the input rules that casts and `COPY` have too.
+fn read(texts: &ArrayRef, column: &Column, zone: &str) -> Result<ArrayRef> {
+    let zone = Tz::from_str(zone)
+        .map_err(|_| Error::Internal(format!("the session's time zone is \"{zone}\"")))?;
+    let texts = arrow::compute::cast(texts, &DataType::Utf8)?;
+    let mut reader = values::of_type(&column.sql_type, zone)?;
+    for text in texts.as_string::<i32>() {
+        match text {
+            Some(text) => reader.text(text)?,
+            None => reader.null(),
+        }
+    }
+    reader.finish()
+}
+
 fn is_text(ty: &DataType) -> bool {
     matches!(
         ty,
@@ -88,25 +110,8 @@ fn is_text(ty: &DataType) -> bool {
     )
 }
 
-fn refusal(array: &ArrayRef, ty: &DataType, column: &Column) -> Error {
+fn refusal(array: &ArrayRef, column: &Column) -> Error {
     let given = array.data_type();
-    if is_text(given) {
-        let state = match &column.sql_type {
-            SqlType::Date | SqlType::Timestamp | SqlType::Timestamptz | SqlType::Time => {
-                SqlState::INVALID_DATETIME_FORMAT
-            }
-            _ => SqlState::INVALID_TEXT_REPRESENTATION,
-        };
-        let value = offender(array, ty).unwrap_or_default();
-        return Error::refused(
-            state,
-            format!(
-                "invalid input syntax for type {}: \"{value}\"",
-                column.sql_type
-            ),
-        )
-        .with_detail(format!("column \"{}\"", column.name));
-    }
     let state = match given.is_numeric() {
         true => SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
         false => SqlState::DATATYPE_MISMATCH,
@@ -118,19 +123,6 @@ fn refusal(array: &ArrayRef, ty: &DataType, column: &Column) -> Error {
             column.name, column.sql_type
         ),
     )
-}
-
-/// The first text that the type does not take, cut to a readable length.
-fn offender(array: &ArrayRef, ty: &DataType) -> Option<String> {
-    let texts = arrow::compute::cast(array, &DataType::Utf8).ok()?;
-    let lenient = CastOptions {
-        safe: true,
-        format_options: FormatOptions::default(),
-    };
-    let taken = cast_with_options(&texts, ty, &lenient).ok()?;
-    let texts = texts.as_string_opt::<i32>()?;
-    let at = (0..texts.len()).find(|at| texts.is_valid(*at) && taken.is_null(*at))?;
-    Some(texts.value(at).chars().take(80).collect())
 }
 
 fn checked_text(array: &ArrayRef, column: &Column) -> Result<ArrayRef> {

@@ -1,12 +1,12 @@
-//! `DoAction`: prepared statements, cancel, session options.
+//! `DoAction`: prepared statements, transactions, cancel, session options.
 
 use std::sync::Mutex;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::sql::{
-    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, Any, Command,
-    ProstMessageExt,
+    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
+    ActionEndTransactionRequest, Any, Command, ProstMessageExt,
 };
 use arrow_flight::{
     Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, IpcMessage, SchemaAsIpc,
@@ -16,9 +16,9 @@ use prost::Message;
 
 use super::handles::{Handles, Prepared};
 use super::info::command;
-use super::query::{no_transactions, only_statement, refuse_transaction};
-use super::session_options;
+use super::query::only_statement;
 use super::status::malformed;
+use super::{session_options, transactions};
 use crate::error::{Error, Result};
 use crate::protocol::credentials::Caller;
 use crate::protocol::plain::plain_schema;
@@ -27,6 +27,11 @@ use crate::protocol::plain::plain_schema;
 pub(super) const ACTIONS: &[(&str, &str)] = &[
     ("CreatePreparedStatement", "Plans a statement and keeps it"),
     ("ClosePreparedStatement", "Forgets a prepared statement"),
+    (
+        "BeginTransaction",
+        "Begins a transaction on a session of its own",
+    ),
+    ("EndTransaction", "Commits a transaction or rolls it back"),
     ("CancelFlightInfo", "Cancels a query by its FlightInfo"),
     ("SetSessionOptions", "Sets catalog, schema or a setting"),
     ("GetSessionOptions", "Reads catalog and schema"),
@@ -52,9 +57,16 @@ pub(super) async fn run(
         "CancelFlightInfo" => cancel(caller, handles, &action.body).map(Some),
         "SetSessionOptions" => session_options::set(caller, &action.body).map(Some),
         "GetSessionOptions" => Ok(Some(session_options::get(caller))),
-        "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => {
-            Err(no_transactions())
+        "BeginTransaction" => transactions::begin(caller, handles).await.map(Some),
+        "EndTransaction" => {
+            let request: ActionEndTransactionRequest = unpack(&action.body)?;
+            transactions::end(caller, handles, &request).await?;
+            Ok(None)
         }
+        "BeginSavepoint" | "EndSavepoint" => Err(Error::unsupported(
+            "the actions for savepoints are not supported",
+            "run SAVEPOINT and ROLLBACK TO as statements of the transaction",
+        )),
         other => Err(Error::unsupported(
             format!("action \"{other}\" is not supported"),
             "ListActions names those that are",
@@ -81,7 +93,7 @@ async fn prepare(
     handles: &Handles,
     request: &ActionCreatePreparedStatementRequest,
 ) -> Result<Bytes> {
-    refuse_transaction(request.transaction_id.as_ref())?;
+    let caller = &transactions::within(caller, handles, request.transaction_id.as_ref())?;
     let statement = only_statement(&*caller.session, &request.query)?;
     let description = caller.session.describe(&statement, &[]).await?;
     let dataset_schema = match &description.schema {

@@ -19,6 +19,8 @@ use crate::session::Description;
 const MAX_HANDLES: usize = 10_000;
 /// A prepared statement that is not used for so long is gone.
 const PREPARED_LIFE: Duration = Duration::from_secs(60 * 60);
+/// A transaction that is not used for so long is gone, with what it held.
+pub(super) const TRANSACTION_LIFE: Duration = Duration::from_secs(10 * 60);
 /// A ticket that is not fetched for so long is gone.
 const TICKET_LIFE: Duration = Duration::from_secs(10 * 60);
 
@@ -59,6 +61,7 @@ pub(super) struct Planned {
 pub(super) struct Handles {
     prepared: Expiring<Arc<Prepared>>,
     planned: Expiring<Planned>,
+    transactions: Expiring<Caller>,
     running: Arc<Mutex<HashMap<Uuid, (String, CancellationToken)>>>,
 }
 
@@ -67,6 +70,7 @@ impl Default for Handles {
         Self {
             prepared: Expiring::new("prepared statements", PREPARED_LIFE),
             planned: Expiring::new("tickets", TICKET_LIFE),
+            transactions: Expiring::new("transactions", TRANSACTION_LIFE),
             running: Arc::default(),
         }
     }
@@ -137,6 +141,23 @@ impl Handles {
             }
             Some(_) | None => false,
         }
+    }
+
+    /// Keeps a block that was begun; the handle to give to the client.
+    pub(super) fn begin(&self, block: Caller) -> Result<Bytes> {
+        self.transactions.insert(block).map(handle)
+    }
+
+    /// The caller's block of that handle.
+    pub(super) fn within(&self, caller: &Caller, bytes: &[u8]) -> Option<Caller> {
+        let block = self.transactions.get(parse(bytes)?, Caller::clone)?;
+        (block.role == caller.role).then_some(block)
+    }
+
+    /// Takes the caller's block out, to be ended.
+    pub(super) fn end(&self, caller: &Caller, bytes: &[u8]) -> Option<Caller> {
+        let id = parse(bytes)?;
+        self.transactions.take_if(id, |b| b.role == caller.role)
     }
 
     /// A guard for a statement that runs without a ticket.

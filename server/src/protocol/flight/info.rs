@@ -15,8 +15,9 @@ use prost::Message;
 
 use super::handles::{Handles, Planned};
 use super::metadata;
-use super::query::{only_statement, refuse_transaction};
+use super::query::only_statement;
 use super::status::malformed;
+use super::transactions;
 use crate::error::{Error, Result};
 use crate::protocol::credentials::Caller;
 use crate::protocol::plain::plain_schema;
@@ -31,7 +32,7 @@ pub(super) async fn flight_info(
     let command = command(&descriptor.cmd)?;
     let (schema, ticket) = match command {
         Command::CommandStatementQuery(query) => {
-            let (description, planned) = plan(caller, &query).await?;
+            let (description, planned) = plan(caller, handles, &query).await?;
             (result_schema(&description), ticket(handles.plan(planned)?))
         }
         Command::CommandPreparedStatementQuery(query) => {
@@ -85,7 +86,7 @@ pub(super) async fn schema_result(
     let schema = match descriptor.path.as_slice() {
         [] => match command(&descriptor.cmd)? {
             Command::CommandStatementQuery(query) => {
-                let (description, _) = plan(caller, &query).await?;
+                let (description, _) = plan(caller, handles, &query).await?;
                 result_schema(&description)
             }
             Command::CommandPreparedStatementQuery(query) => {
@@ -109,8 +110,12 @@ pub(super) fn command(bytes: &Bytes) -> Result<Command> {
         .map_err(|e| malformed("the command is malformed").with_detail(e.to_string()))
 }
 
-async fn plan(caller: &Caller, query: &CommandStatementQuery) -> Result<(Description, Planned)> {
-    refuse_transaction(query.transaction_id.as_ref())?;
+async fn plan(
+    caller: &Caller,
+    handles: &Handles,
+    query: &CommandStatementQuery,
+) -> Result<(Description, Planned)> {
+    let caller = transactions::within(caller, handles, query.transaction_id.as_ref())?;
     let statement = only_statement(&*caller.session, &query.query)?;
     let description = caller.session.describe(&statement, &[]).await?;
     let planned = Planned {

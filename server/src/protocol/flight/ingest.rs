@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Answers;
-use super::query::{only_statement, refuse_transaction, update};
+use super::query::{only_statement, update};
 use super::status::{malformed, status};
 use crate::decode::Decoded;
 use crate::engine::keys::RequestKey;
@@ -103,14 +103,13 @@ pub(super) async fn to_path(
 }
 
 /// `CommandStatementIngest`: into an existing table, or into one made after the stream's schema. The
-/// number of rows stored.
+/// number of rows stored. They are committed when it answers, inside a transaction too.
 pub(super) async fn to_table(
     caller: Caller,
     buffers: &Buffers,
     command: CommandStatementIngest,
     mut batches: Batches,
 ) -> Result<i64> {
-    refuse_transaction(command.transaction_id.as_ref())?;
     if command.temporary {
         return Err(Error::unsupported(
             "temporary tables are not supported",

@@ -16,8 +16,9 @@ use tonic::{Status, Streaming};
 
 use super::handles::{Handles, Prepared};
 use super::info::command;
-use super::query::{only_statement, refuse_transaction, update};
+use super::query::{only_statement, update};
 use super::status::malformed;
+use super::transactions;
 use super::{Answers, ingest};
 use crate::error::{Error, Result, SqlState};
 use crate::protocol::arrow_stream::{Batches, stream_error};
@@ -42,7 +43,7 @@ pub(super) async fn put(
     }
     match command(&descriptor.cmd)? {
         Command::CommandStatementUpdate(c) => {
-            refuse_transaction(c.transaction_id.as_ref())?;
+            let caller = transactions::within(&caller, handles, c.transaction_id.as_ref())?;
             let statement = only_statement(&*caller.session, &c.query)?;
             count(update(&*caller.session, &statement, Vec::new()).await?)
         }
@@ -58,6 +59,7 @@ pub(super) async fn put(
             count(prepared_update(&caller, handles, &c, batches(messages)).await?)
         }
         Command::CommandStatementIngest(c) => {
+            let caller = transactions::within(&caller, handles, c.transaction_id.as_ref())?;
             count(ingest::to_table(caller, buffers, c, batches(messages)).await?)
         }
         other => Err(Error::unsupported(

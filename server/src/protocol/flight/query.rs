@@ -7,7 +7,6 @@ use arrow::record_batch::RecordBatch;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::sql::Command;
 use arrow_flight::{FlightData, Ticket};
-use bytes::Bytes;
 use datafusion::common::ScalarValue;
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -91,22 +90,6 @@ pub(super) async fn update(
         Outcome::CopyIn(_) | Outcome::CopyOut { .. } => return Err(no_copy()),
     };
     Ok(i64::try_from(rows).unwrap_or(i64::MAX))
-}
-
-/// Statements of a Flight client commit on their own.
-pub(super) fn refuse_transaction(id: Option<&Bytes>) -> Result<()> {
-    match id {
-        Some(id) if !id.is_empty() => Err(no_transactions()),
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// Refusal of the transaction calls.
-pub(super) fn no_transactions() -> Error {
-    Error::unsupported(
-        "transactions are not supported over Flight SQL",
-        "each statement commits on its own; use autocommit",
-    )
 }
 
 fn no_copy() -> Error {

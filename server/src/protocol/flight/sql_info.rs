@@ -6,9 +6,10 @@ use arrow_flight::sql::SqlInfo as Info;
 use arrow_flight::sql::metadata::{SqlInfoData, SqlInfoDataBuilder};
 use arrow_flight::sql::{
     SqlNullOrdering, SqlSupportedCaseSensitivity, SqlSupportedTransaction, SqlSupportedUnions,
-    SupportedSqlGrammar,
+    SqlTransactionIsolationLevel, SupportedSqlGrammar,
 };
 
+use super::handles::TRANSACTION_LIFE;
 use crate::error::{Error, Result};
 
 /// All answers. Numbers that drivers compare are 32-bit: some read no other width.
@@ -37,13 +38,14 @@ fn server(b: &mut SqlInfoDataBuilder) {
     b.append(Info::FlightSqlServerSubstrait, false);
     b.append(
         Info::FlightSqlServerTransaction,
-        SqlSupportedTransaction::None as i32,
+        SqlSupportedTransaction::Transaction as i32,
     );
     b.append(Info::FlightSqlServerCancel, true);
     b.append(Info::FlightSqlServerBulkIngestion, true);
     b.append(Info::FlightSqlServerIngestTransactionsSupported, false);
     b.append(Info::FlightSqlServerStatementTimeout, 0);
-    b.append(Info::FlightSqlServerTransactionTimeout, 0);
+    let idle = i32::try_from(TRANSACTION_LIFE.as_millis()).unwrap_or(i32::MAX);
+    b.append(Info::FlightSqlServerTransactionTimeout, idle);
 }
 
 fn language(b: &mut SqlInfoDataBuilder) {
@@ -148,9 +150,14 @@ fn limits(b: &mut SqlInfoDataBuilder) {
 }
 
 fn transactions(b: &mut SqlInfoDataBuilder) {
-    b.append(Info::SqlDefaultTransactionIsolation, 0i64);
-    b.append(Info::SqlTransactionsSupported, false);
-    b.append(Info::SqlSupportedTransactionsIsolationLevels, 0);
+    // every statement reads a cut of its own
+    let committed = SqlTransactionIsolationLevel::SqlTransactionReadCommitted as i32;
+    b.append(Info::SqlDefaultTransactionIsolation, i64::from(committed));
+    b.append(Info::SqlTransactionsSupported, true);
+    b.append(
+        Info::SqlSupportedTransactionsIsolationLevels,
+        bit(committed),
+    );
     b.append(Info::SqlDataDefinitionCausesTransactionCommit, true);
     b.append(Info::SqlDataDefinitionsInTransactionsIgnored, false);
     // forward only, read only

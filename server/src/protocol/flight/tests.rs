@@ -179,8 +179,10 @@ async fn errors_carry_their_codes() {
     assert!(text(query(&mut client, "SELEKT").await.unwrap_err()).contains("42601: "));
     assert!(text(query(&mut client, "SELECT 1; SELECT 2").await.unwrap_err()).contains("42601: "));
     assert!(text(query(&mut client, "SELECT 1/0").await.unwrap_err()).contains("22012: "));
-    let action = client.begin_transaction().await.unwrap_err().to_string();
-    assert!(action.contains("0A000: transactions"), "{action}");
+    let gone = Some(bytes::Bytes::from_static(&[0; 16]));
+    let gone = client.execute("SELECT 1".to_owned(), gone).await;
+    let gone = gone.unwrap_err().to_string();
+    assert!(gone.contains("25P01: the transaction"), "{gone}");
     assert_eq!(
         query(&mut client, "SELECT 1").await.unwrap().len(),
         1,

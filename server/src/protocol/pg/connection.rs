@@ -107,7 +107,11 @@ impl Connection {
     async fn handle(&mut self, message: Message) -> Result<(), Failure> {
         match message {
             Message::Query(sql) => {
-                Box::pin(self.query(&sql)).await?;
+                if let Err(failure) = Box::pin(self.query(&sql)).await {
+                    self.session.give_up_implicit();
+                    return Err(failure);
+                }
+                self.session.end_implicit().await?;
                 self.ready();
             }
             Message::Parse(parse) => self.parse(parse).await?,
@@ -125,7 +129,11 @@ impl Connection {
                 reply::bare(&mut self.wire.out, reply::CLOSE_COMPLETE);
             }
             Message::Sync => {
-                self.skipping = false;
+                if std::mem::take(&mut self.skipping) {
+                    self.session.give_up_implicit();
+                } else if let Err(e) = self.session.end_implicit().await {
+                    reply::error(&mut self.wire.out, "ERROR", &e.report());
+                }
                 self.ready();
             }
             // the caller flushes, and has dropped stray COPY messages
@@ -169,6 +177,9 @@ impl Connection {
         let statements = self.session.parse(sql)?;
         if statements.is_empty() {
             reply::bare(&mut self.wire.out, reply::EMPTY_QUERY);
+        }
+        if statements.len() > 1 {
+            self.session.begin_implicit();
         }
         for statement in statements {
             let outcome = self.start(&statement, Vec::new()).await?;
@@ -356,6 +367,7 @@ impl Connection {
                     reply::bare(&mut self.wire.out, reply::EMPTY_QUERY);
                     return Ok(());
                 };
+                self.session.begin_implicit();
                 let outcome = self.start(statement, values).await?;
                 let Outcome::Rows {
                     tag,
