@@ -151,6 +151,10 @@ fn describe() {
         "Time of a sync of the log"
     );
     describe_counter!(WAL_BYTES, Unit::Bytes, "Bytes written to the log");
+    describe_counter!(
+        LOOKUPS,
+        "Queries for one key of a view that were not planned"
+    );
     describe_counter!(COMMITS, "Commits to Delta tables");
     describe_gauge!(CONNECTIONS, "Open connections");
     describe_counter!(LOGIN_FAILURES, "Refused logins");

@@ -323,8 +323,16 @@ async fn a_key_is_looked_up() {
         assert_eq!(row.get::<_, &str>(3), key);
         Some((row.get(0), row.get(1)))
     };
+    let lookups = async || -> u64 {
+        let text = server.http().get("/metrics").send().await.unwrap();
+        let text = text.text().await.unwrap();
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix("weir_view_lookups_total "));
+        line.map_or(0, |n| n.parse().unwrap())
+    };
     assert_eq!(looked_up(&admin, "a").await, None);
-    let mut total = 0;
+    let (mut total, before) = (0, lookups().await);
     for round in 1..=6_i64 {
         admin
             .run(&format!(
@@ -345,6 +353,14 @@ async fn a_key_is_looked_up() {
         assert_eq!(looked_up(&admin, "a").await, expected, "round {round}");
         assert_eq!(looked_up(&admin, "c").await, None);
     }
+    // none of them was planned
+    assert!(lookups().await >= before + 18);
+    // rows that a block holds count in its session
+    admin.run("BEGIN").await;
+    admin.run("INSERT INTO s VALUES ('d', 7, NULL)").await;
+    assert_eq!(looked_up(&admin, "d").await, Some((1, "7".to_owned())));
+    admin.run("ROLLBACK").await;
+    assert_eq!(looked_up(&admin, "d").await, None);
     // each read is in the audit log
     let noted = "SELECT count(*) FROM weir.audit_log WHERE statement LIKE '%WHERE k = $1' \
                  AND array_has(objects, 'public.totals') AND rows = 1";

@@ -136,10 +136,7 @@ fn is_above(condition: &Expr) -> bool {
             left,
             op: Operator::Gt,
             right,
-        }) => {
-            matches!(left.as_ref(), Expr::Column(c) if c.name == LSN)
-                && is_literal(right)
-        }
+        }) => matches!(left.as_ref(), Expr::Column(c) if c.name == LSN) && is_literal(right),
         _ => false,
     }
 }
