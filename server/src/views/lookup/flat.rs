@@ -147,8 +147,8 @@ fn steady(expr: &Expr, ours: Ours<'_>) -> bool {
             Ok(match e {
                 Expr::ScalarFunction(f) => {
                     let fixed = f.func.signature().volatility == Volatility::Immutable;
-                    !(fixed && ours(&f.func))
-                        && !crate::semantics::is_text_conversion(f.func.name())
+                    let known = crate::semantics::is_text_conversion(f.func.name());
+                    !(known || (fixed && ours(&f.func)))
                 }
                 Expr::ScalarVariable(..) | Expr::AggregateFunction(_) | Expr::WindowFunction(_) => {
                     true
