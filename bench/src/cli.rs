@@ -32,6 +32,8 @@ pub(crate) enum Measure {
     Wire(WireOptions),
     /// A large result over the PostgreSQL and the Flight door
     Result(ResultOptions),
+    /// Materialized views: what they cost while rows come in, when they are read, when they are stored
+    View(ViewOptions),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -121,6 +123,25 @@ pub(crate) struct IngestOptions {
     /// How messages are compressed (Kafka only)
     #[arg(long, value_enum, default_value_t = Compression::None)]
     pub(crate) compression: Compression,
+}
+
+impl IngestOptions {
+    /// Over Flight, in batches of the usual size.
+    pub(crate) fn flight() -> Self {
+        Self {
+            door: Door::Flight,
+            rows: 1,
+            seconds: None,
+            batch_rows: None,
+            connections: 1,
+            dictionary: false,
+            dedup: false,
+            view: false,
+            pool_rows: 1 << 20,
+            partitions: None,
+            compression: Compression::None,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -213,6 +234,31 @@ pub(crate) enum Wire {
     Binary,
     /// Arrow Flight
     Flight,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ViewOptions {
+    /// How long events come in, without views and with them; 0 leaves this part out
+    #[arg(long, default_value_t = 20)]
+    pub(crate) seconds: u64,
+    /// Events that the view by key counts
+    #[arg(long, default_value_t = 50_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) events: u64,
+    /// Keys it has
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) keys: u64,
+    /// Events that come in after its state was stored, and are stored as a part of the measurement
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) new: u64,
+    /// Connections that ask for keys at the same time
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// How long they ask
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) point_seconds: u64,
+    /// Reads a second of all connections together, each at its time, beside those as fast as answers come
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: u64,
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {

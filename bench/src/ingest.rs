@@ -248,6 +248,32 @@ pub(crate) async fn measure(common: &Common, options: &IngestOptions) -> Result<
     Ok(report)
 }
 
+/// What sending events over Flight for so long did.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stretch {
+    pub(crate) rows: u64,
+    pub(crate) seconds: f64,
+    /// Seconds of the server's CPU.
+    pub(crate) cpu: f64,
+}
+
+/// Events over Flight into the table `events` that is there.
+pub(crate) async fn for_a_while(server: &Server, seconds: u64) -> Result<Stretch> {
+    let options = IngestOptions {
+        seconds: Some(seconds),
+        ..IngestOptions::flight()
+    };
+    let ready = flight::prepare(server, &options).await?;
+    let cpu = Cpu::of(server.pid())?;
+    let begun = Instant::now();
+    let sent = flight::send(ready, &options).await?;
+    Ok(Stretch {
+        rows: sent.rows,
+        seconds: begun.elapsed().as_secs_f64(),
+        cpu: Cpu::of(server.pid())?.since(cpu).total(),
+    })
+}
+
 enum Prepared {
     Flight(flight::Ready),
     Http(http::Ready),
@@ -316,17 +342,10 @@ mod tests {
     #[test]
     fn parcels_add_up_to_the_rows_asked_for() {
         let options = IngestOptions {
-            door: Door::Flight,
             rows: 1_050,
-            seconds: None,
             batch_rows: Some(100),
-            connections: 1,
-            dictionary: false,
-            dedup: false,
-            view: false,
             pool_rows: 300,
-            partitions: None,
-            compression: crate::cli::Compression::None,
+            ..IngestOptions::flight()
         };
         let load = Load::new(&options, |n, rows| parcels(n, rows, |_| Ok((0, ())))).unwrap();
         assert_eq!(load.full.len(), 3);

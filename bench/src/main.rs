@@ -10,7 +10,7 @@
 //! | [`server`] | the program under measurement, its sessions |
 //! | [`process`] | CPU and memory of a process, from `/proc` |
 //! | [`events`] | the rows that are sent |
-//! | [`start`], [`ingest`], [`latency`], [`overload`], [`plan`], [`json`], [`wire`], [`result`] | one measurement each |
+//! | [`start`], [`ingest`], [`latency`], [`overload`], [`plan`], [`json`], [`wire`], [`result`], [`view`] | one measurement each |
 //! | [`report`] | the machine, the table, the JSON file |
 
 mod cli;
@@ -26,6 +26,7 @@ mod report;
 mod result;
 mod server;
 mod start;
+mod view;
 mod wire;
 
 use std::io::Write;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
             Measure::Json(options) => json::measure(&cli.common, options).await?,
             Measure::Wire(options) => wire::measure(&cli.common, options).await?,
             Measure::Result(options) => result::measure(&cli.common, options).await?,
+            Measure::View(options) => view::measure(&cli.common, options).await?,
         };
         report.publish(&cli.common)
     });

@@ -53,6 +53,15 @@ pub(crate) fn resident(pid: u32) -> Result<u64> {
     status_bytes(pid, "VmRSS:")
 }
 
+/// Bytes that a process has read from files so far, wherever they came from.
+pub(crate) fn read_bytes(pid: u32) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("rchar:"))
+        .and_then(|rest| rest.trim().parse().ok())
+        .ok_or_else(|| Error::Answer(format!("/proc/{pid}/io: {text}")))
+}
+
 fn status_bytes(pid: u32, key: &str) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     text.lines()
@@ -121,6 +130,7 @@ mod tests {
         let now = resident(pid).unwrap();
         assert!(now > 0);
         assert!(watch.stop() > 0);
+        assert!(read_bytes(pid).unwrap() > 0);
         assert!(Cpu::of(pid).unwrap().total() >= 0.0);
     }
 }

@@ -73,6 +73,8 @@ pub struct Config {
     pub dead_letter_retention: Duration,
     /// Bytes queries may hold together.
     pub query_memory: usize,
+    /// Bytes of view states that queries for one key keep; none plans every such query.
+    pub lookup_memory: usize,
     /// Largest request body and COPY line, in bytes, also after decompression.
     pub max_body: usize,
     /// Largest request of a Segment library, in bytes, also after decompression.
@@ -112,6 +114,10 @@ pub struct JobsConfig {
     pub vacuum_retention: Duration,
     /// Between looks for rows whose retention is over.
     pub retention_interval: Option<Duration>,
+    /// Between comparisons of a view's state with its sources; one view each time.
+    pub verify_interval: Option<Duration>,
+    /// Keys that are compared each time; none turns it off.
+    pub verify_keys: usize,
 }
 
 impl Default for JobsConfig {
@@ -126,6 +132,8 @@ impl Default for JobsConfig {
             vacuum_interval: Some(DAY),
             vacuum_retention: DAY * 7,
             retention_interval: Some(Duration::from_secs(60)),
+            verify_interval: Some(Duration::from_secs(10 * 60)),
+            verify_keys: 16,
         }
     }
 }
@@ -183,6 +191,7 @@ impl Default for Config {
             max_idempotency_keys: 1_000_000,
             dead_letter_retention: Duration::from_secs(30 * 24 * 3600),
             query_memory: 1 << 30,
+            lookup_memory: 256 << 20,
             max_body: 64 << 20,
             segment_body: 500 << 10,
             segment_message: 32 << 10,
@@ -209,6 +218,7 @@ impl Config {
             flush_interval: Duration::from_millis(200),
             tail_bytes: 64 << 20,
             query_memory: 256 << 20,
+            lookup_memory: 16 << 20,
             grace: Duration::from_secs(5),
             jobs: JobsConfig {
                 retention_interval: Some(Duration::from_millis(200)),

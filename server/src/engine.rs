@@ -10,6 +10,7 @@
 //! | [`scan`] | a table at a cut as DataFusion reads it |
 //! | [`open`] | from a data directory to an open database |
 //! | [`keys`] | requests that are sent twice and stored once |
+//! | [`lookups`] | queries for one key of a view that were asked before |
 //! | [`refresh`] | what the view refresher needs |
 //! | [`adopt`] | columns that are stored and not in the catalog |
 //! | [`temporary`] | tables that end with their session |
@@ -24,6 +25,7 @@ mod cooperate;
 mod expiry;
 pub mod external;
 pub mod keys;
+pub mod lookups;
 pub mod names;
 pub mod open;
 pub mod refresh;
@@ -48,9 +50,10 @@ use crate::jobs::clock::Clock;
 use crate::lake;
 use crate::stream::{DirLock, Stream};
 use crate::tasks::{self, AbortOnDrop};
-use crate::views::Refresher;
+use crate::views::{Blocks, Refresher};
 use activity::Sessions;
 use keys::Keys;
+use lookups::Lookups;
 use sources::Sources;
 
 /// The open database: what all sessions share.
@@ -66,6 +69,10 @@ pub struct Engine {
     pub audit: Audit,
     /// Stores materialized views.
     pub refresher: Refresher,
+    /// Queries for one key of a view.
+    pub lookups: Lookups,
+    /// What they have read.
+    pub blocks: Blocks,
     /// Upkeep of stored tables: what runs and ran.
     pub jobs: Arc<Jobs>,
     /// Which log position was the newest at a time.
@@ -103,6 +110,11 @@ impl Engine {
     /// Where queries compute, apart from the threads that serve connections.
     pub fn query_threads(&self) -> &tokio::runtime::Handle {
         self.queries.handle()
+    }
+
+    /// What reads stored files outside a statement: no names, no role.
+    pub fn reading(&self) -> &SessionState {
+        &self.base
     }
 
     /// Commits catalog changes and publishes the state that holds them.

@@ -30,6 +30,7 @@ mod grant;
 pub mod ingest;
 mod insert;
 mod lineage;
+mod lookup;
 mod merge;
 mod optimize;
 mod prepare;

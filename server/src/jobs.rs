@@ -14,6 +14,7 @@
 //! | [`retention`], `clock` | rows that are too old |
 //! | [`vacuum`], `log` | files nobody needs; checkpoints and cleaning of logs |
 //! | [`publish`] | results of views, for readers outside |
+//! | `verify` | what views store, compared with their sources |
 //! | `rows` | reading stored rows to write them again |
 
 pub(crate) mod clock;
@@ -28,6 +29,7 @@ pub mod retention;
 mod rows;
 mod schedule;
 pub mod vacuum;
+mod verify;
 
-pub use registry::{Amount, Compaction, Handle, Job, Jobs, Trigger};
+pub use registry::{Amount, Compaction, Handle, Job, Jobs, Trigger, Verified};
 pub use schedule::start;

@@ -19,6 +19,7 @@ const INGEST_SECONDS: &str = "weir_ingest_seconds";
 const WAL_FSYNCS: &str = "weir_wal_fsyncs_total";
 const WAL_FSYNC_SECONDS: &str = "weir_wal_fsync_seconds";
 const WAL_BYTES: &str = "weir_wal_bytes_total";
+const LOOKUPS: &str = "weir_view_lookups_total";
 const COMMITS: &str = "weir_delta_commits_total";
 const CONNECTIONS: &str = "weir_connections";
 const LOGIN_FAILURES: &str = "weir_login_failures_total";
@@ -74,6 +75,11 @@ pub fn statement(door: &'static str, outcome: &'static str, took: Duration) {
 pub fn ingested(door: &'static str, rows: u64, took: Duration) {
     counter!(INGESTED_ROWS, "door" => door).increment(rows);
     histogram!(INGEST_SECONDS, "door" => door).record(took);
+}
+
+/// A key of a view was looked up.
+pub fn looked_up() {
+    counter!(LOOKUPS).increment(1);
 }
 
 /// Rows were not stored: their table had them already.
@@ -145,6 +151,10 @@ fn describe() {
         "Time of a sync of the log"
     );
     describe_counter!(WAL_BYTES, Unit::Bytes, "Bytes written to the log");
+    describe_counter!(
+        LOOKUPS,
+        "Queries for one key of a view that were not planned"
+    );
     describe_counter!(COMMITS, "Commits to Delta tables");
     describe_gauge!(CONNECTIONS, "Open connections");
     describe_counter!(LOGIN_FAILURES, "Refused logins");

@@ -18,6 +18,7 @@
 //! | `maintain` | plans of a core: a run, many runs as one, the answer |
 //! | [`floor`] | retention: which results are too old to be seen |
 //! | [`read`] | a view's query over stored and new rows |
+//! | [`lookup`] | one key of a view, without a plan |
 //! | [`refresh`] | storing new state, folding runs, the background refresher |
 //! | [`mod@explain`] | `EXPLAIN [CREATE] MATERIALIZED VIEW` |
 
@@ -28,6 +29,7 @@ pub mod explain;
 pub mod floor;
 mod keyed;
 mod late;
+pub mod lookup;
 mod maintain;
 pub mod nodes;
 pub mod options;
@@ -40,6 +42,7 @@ mod steady;
 
 pub use analysis::{Analysis, Examination, Finding, analyze, examine};
 pub use explain::explain;
+pub use lookup::{Blocks, Lookup};
 pub use nodes::extension_planner;
 pub use options::{Kept, OnSourceChange, Options};
 pub use read::read_plan;

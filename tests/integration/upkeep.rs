@@ -24,6 +24,8 @@ fn busy() -> JobsConfig {
         vacuum_interval: often(100),
         vacuum_retention: Duration::from_millis(1),
         retention_interval: often(50),
+        verify_interval: often(100),
+        verify_keys: 8,
     }
 }
 
@@ -301,6 +303,32 @@ async fn check(pg: &PgSession, young: i64, old: i64, deleted: i64) {
         pg.rows(kept).await.unwrap()[0],
         vec![Some((young + old).to_string()); 2]
     );
+}
+
+/// What views store is compared with their sources in the background, and what came of it is shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn views_are_compared_with_their_sources() {
+    let server = TestServer::configured(|c| c.jobs = busy()).await;
+    let pg = server.connect().await;
+    pg.run("CREATE STREAMING TABLE s (k TEXT, v BIGINT) WITH (flush_interval = '1 hour')")
+        .await;
+    pg.run(
+        "CREATE MATERIALIZED VIEW totals AS SELECT k, sum(v) AS v, count(*) AS n FROM s GROUP BY k",
+    )
+    .await;
+    pg.run("INSERT INTO s SELECT 'k' || i % 10, i FROM generate_series(1, 1000) AS g (i)")
+        .await;
+    pg.run("REFRESH MATERIALIZED VIEW totals").await;
+    let state = "SELECT count(last_verified_at) + 10 * sum(mismatches)::bigint FROM weir.materialized_views";
+    let deadline = Instant::now() + LIMIT;
+    while pg.count(state).await != 1 {
+        assert!(Instant::now() < deadline, "never compared");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let job = "SELECT count(*) FROM weir.jobs WHERE name = 'verify' AND object = 'public.totals' \
+               AND state = 'done' AND detail LIKE '% keys agree' AND rows_done > 0";
+    assert!(pg.count(job).await > 0);
+    server.stop().await;
 }
 
 /// A view over an ordinary table goes by its rows, not by its files.

@@ -312,3 +312,83 @@ async fn a_published_result_is_a_plain_table() {
     drop(pg);
     server.stop().await;
 }
+
+/// A key that a prepared statement asks for over and over: planned once, it is the view at each moment,
+/// for those who may read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_looked_up() {
+    let server = TestServer::start().await;
+    let admin = server.connect().await;
+    admin
+        .run("CREATE STREAMING TABLE s (k TEXT, v BIGINT, ts TIMESTAMPTZ) WITH (flush_interval = '1 hour')")
+        .await;
+    admin
+        .run(
+            "CREATE MATERIALIZED VIEW totals WITH (on_source_change = 'recompute') AS \
+             SELECT k, sum(v) AS v, count(*) AS n, max(ts) AS last FROM s WHERE v > 0 GROUP BY k",
+        )
+        .await;
+    admin
+        .run("CREATE ROLE reader LOGIN PASSWORD 'secret'")
+        .await;
+    let statement = "SELECT n, v::text AS v, last::text, k FROM totals WHERE k = $1";
+    let looked_up = async |pg: &PgSession, key: &str| -> Option<(i64, String)> {
+        let rows = pg.client().query(statement, &[&key]).await.unwrap();
+        assert!(rows.len() < 2);
+        let row = rows.first()?;
+        assert_eq!(row.get::<_, &str>(3), key);
+        Some((row.get(0), row.get(1)))
+    };
+    let lookups = async || -> u64 {
+        let text = server.http().get("/metrics").send().await.unwrap();
+        let text = text.text().await.unwrap();
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix("weir_view_lookups_total "));
+        line.map_or(0, |n| n.parse().unwrap())
+    };
+    assert_eq!(looked_up(&admin, "a").await, None);
+    let (mut total, before) = (0, lookups().await);
+    for round in 1..=6_i64 {
+        admin
+            .run(&format!(
+                "INSERT INTO s SELECT CASE i % 3 WHEN 0 THEN 'a' WHEN 1 THEN 'b' END, i - 1, now() \
+                 FROM generate_series(1, {}) AS g (i)",
+                round * 3
+            ))
+            .await;
+        total += (1..=round).map(|n| 3 * n - 1).sum::<i64>();
+        let n = round * (round + 1) / 2;
+        let expected = Some((n, total.to_string()));
+        assert_eq!(looked_up(&admin, "a").await, expected, "round {round}");
+        match round % 3 {
+            0 => admin.run("REFRESH MATERIALIZED VIEW totals").await,
+            1 => admin.run("FLUSH TABLE s").await,
+            _ => {}
+        }
+        assert_eq!(looked_up(&admin, "a").await, expected, "round {round}");
+        assert_eq!(looked_up(&admin, "c").await, None);
+    }
+    // none of them was planned
+    assert!(lookups().await >= before + 18);
+    // rows that a block holds count in its session
+    admin.run("BEGIN").await;
+    admin.run("INSERT INTO s VALUES ('d', 7, NULL)").await;
+    assert_eq!(looked_up(&admin, "d").await, Some((1, "7".to_owned())));
+    admin.run("ROLLBACK").await;
+    assert_eq!(looked_up(&admin, "d").await, None);
+    // each read is in the audit log
+    let noted = "SELECT count(*) FROM weir.audit_log WHERE statement LIKE '%WHERE k = $1' \
+                 AND array_has(objects, 'public.totals') AND rows = 1";
+    assert!(admin.count(noted).await >= 12);
+    let reader = server.connect_as("reader", "secret").await;
+    assert!(reader.client().query(statement, &[&"a"]).await.is_err());
+    admin.run("GRANT SELECT ON totals TO reader").await;
+    assert!(looked_up(&reader, "a").await.is_some());
+    admin.run("REVOKE SELECT ON totals FROM reader").await;
+    assert!(reader.client().query(statement, &[&"a"]).await.is_err());
+    admin.run("DELETE FROM s WHERE k = 'a'").await;
+    assert_eq!(looked_up(&admin, "a").await, None);
+    assert!(looked_up(&admin, "b").await.is_some());
+    server.stop().await;
+}

@@ -239,6 +239,13 @@ pub(super) const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "limits.lookup_memory",
+        about: "bytes of view states kept for queries for one key; 0 plans every such query",
+        set: |c, t| bytes(t).map(|v| c.lookup_memory = v),
+        get: |c| Some(show_bytes(c.lookup_memory)),
+        secret: false,
+    },
+    Key {
         name: "limits.body",
         about: "largest HTTP body (also once decompressed) and COPY line",
         set: |c, t| bytes(t).map(|v| c.max_body = v),
@@ -327,6 +334,20 @@ pub(super) const KEYS: &[Key] = &[
         about: "time between looks for rows whose retention is over; off for none",
         set: |c, t| interval(t).map(|v| c.jobs.retention_interval = v),
         get: |c| Some(show_interval(c.jobs.retention_interval)),
+        secret: false,
+    },
+    Key {
+        name: "jobs.verify_interval",
+        about: "time between comparisons of a view's state with its sources; off for none",
+        set: |c, t| interval(t).map(|v| c.jobs.verify_interval = v),
+        get: |c| Some(show_interval(c.jobs.verify_interval)),
+        secret: false,
+    },
+    Key {
+        name: "jobs.verify_keys",
+        about: "keys of a view that are compared each time; 0 for none",
+        set: |c, t| count(t).map(|v| c.jobs.verify_keys = v.min(1000)),
+        get: |c| Some(c.jobs.verify_keys.to_string()),
         secret: false,
     },
 ];

@@ -38,7 +38,7 @@ use crate::stream::{DedupSpec, DirLock, Stream, StreamOptions, TableSpec, ViewSp
 use crate::tasks::{self, AbortOnDrop};
 use crate::types;
 use crate::views::refresh::Pace;
-use crate::views::{Kept, Refresher};
+use crate::views::{Blocks, Kept, Refresher};
 
 /// How far apart duplicates may be in time, when a table does not say.
 const DEDUP_WINDOW: Duration = Duration::from_secs(60 * 60);
@@ -73,6 +73,8 @@ impl Engine {
                 Arc::new(EngineHost::new(std::sync::Weak::clone(engine))),
                 Pace::default(),
             ),
+            lookups: super::lookups::Lookups::default(),
+            blocks: Blocks::new(config.lookup_memory),
             jobs: Jobs::new(stop.clone()),
             clock,
             sessions: Sessions::default(),

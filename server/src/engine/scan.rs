@@ -7,7 +7,7 @@
 mod files;
 mod prune;
 
-pub(crate) use files::scanned;
+pub(crate) use files::{location, scanned};
 
 use std::sync::Arc;
 
@@ -201,7 +201,7 @@ impl TableProvider for WeirTable {
 }
 
 /// A tail batch in the wanted columns: one written before a column was added lacks it.
-fn conform(part: &TailBatch, output: &SchemaRef) -> Result<RecordBatch> {
+pub(crate) fn conform(part: &TailBatch, output: &SchemaRef) -> Result<RecordBatch> {
     let rows = part.batch.num_rows();
     let columns = output
         .fields()

@@ -189,6 +189,14 @@ impl Scope {
         })
     }
 
+    /// The same cut and caller, with notes of its own of what is touched.
+    pub fn apart(&self) -> Self {
+        Self {
+            touched: Arc::default(),
+            ..self.same()
+        }
+    }
+
     /// The same cut and caller, to be changed in one point or another.
     pub fn copied(&self) -> Self {
         self.same()
@@ -318,6 +326,12 @@ impl Scope {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(oid);
+    }
+
+    /// The relations the statement read or wrote.
+    pub fn touched_oids(&self) -> Vec<Oid> {
+        let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        touched.iter().copied().collect()
     }
 
     /// Names of the relations the statement touched, for the audit row.

@@ -24,6 +24,9 @@ use crate::types::LSN;
 /// Runs a query; its rows stream.
 pub(super) async fn execute(run: &Run, query: &Query) -> Result<Outcome> {
     check(query)?;
+    if let Some(found) = super::lookup::ask(run, query).await? {
+        return Ok(found);
+    }
     let (scope, mut shown) = with_lsn(&run.scope, query);
     set_config::perform(run, &mut shown)?;
     let state = scope.state()?;
@@ -96,7 +99,7 @@ pub(super) async fn bound_plan(
 
 /// Plans a statement. PostgreSQL lets columns of a result share a name, the planner does not: when it
 /// complains, unnamed columns get names of their own (clients see PostgreSQL's, see [`output_names`]).
-async fn planned(state: &SessionState, mut statement: Ast) -> Result<LogicalPlan> {
+pub(super) async fn planned(state: &SessionState, mut statement: Ast) -> Result<LogicalPlan> {
     let again = match &mut statement {
         Ast::Query(query) => {
             let mut named = query.clone();

@@ -83,6 +83,15 @@ pub struct Compaction {
     pub version: i64,
 }
 
+/// What is known of a view's state, compared with its sources.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// When they agreed last, microseconds since the Unix epoch.
+    pub at_micros: Option<i64>,
+    /// Keys that did not, since the server started.
+    pub mismatches: u64,
+}
+
 /// All jobs of a server.
 #[derive(Debug)]
 pub struct Jobs {
@@ -97,6 +106,7 @@ struct Book {
     running: BTreeMap<i64, Arc<Running>>,
     ended: VecDeque<Job>,
     compactions: VecDeque<Compaction>,
+    verified: HashMap<Oid, Verified>,
 }
 
 #[derive(Debug)]
@@ -217,6 +227,27 @@ impl Jobs {
     /// What compaction did lately, the newest first.
     pub fn compactions(&self) -> Vec<Compaction> {
         lock(&self.book).compactions.iter().rev().cloned().collect()
+    }
+
+    /// Remembers that so many keys of a view's state were wrong; none: it agrees with its sources.
+    pub fn compared(&self, view: Oid, wrong: usize) {
+        let mut book = lock(&self.book);
+        let known = book.verified.entry(view).or_default();
+        match wrong {
+            0 => known.at_micros = Some(now_micros()),
+            wrong => known.mismatches = known.mismatches.saturating_add(wrong as u64),
+        }
+    }
+
+    /// What comparing a view's state with its sources has shown since the server started.
+    pub fn verified(&self, view: Oid) -> Verified {
+        let book = lock(&self.book);
+        book.verified.get(&view).copied().unwrap_or_default()
+    }
+
+    /// Forgets what was compared of views that are gone.
+    pub fn forget_verified(&self, stays: impl Fn(Oid) -> bool) {
+        lock(&self.book).verified.retain(|view, _| stays(*view));
     }
 
     /// Waits for a table's turn.

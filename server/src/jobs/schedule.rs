@@ -8,7 +8,7 @@ use std::time::Duration;
 use catalog::Oid;
 use tokio_util::sync::CancellationToken;
 
-use super::{compact, log, publish, retention, vacuum};
+use super::{compact, log, publish, retention, vacuum, verify};
 use crate::engine::Engine;
 use crate::engine::activity::now_micros;
 use crate::error::{Error, Result, SqlState};
@@ -104,6 +104,20 @@ pub fn start(engine: &Arc<Engine>) -> Vec<AbortOnDrop<()>> {
                 for oid in views {
                     let known = last.entry(oid).or_default();
                     report("publish", oid, publish::publish(&engine, oid, known).await);
+                }
+            }
+        }
+    }));
+    let pace = config.verify_interval.filter(|_| config.verify_keys > 0);
+    tasks.extend(every(engine, "verifying", pace, {
+        let last = Arc::new(tokio::sync::Mutex::new(HashMap::new()));
+        move |engine: Arc<Engine>| {
+            let last = Arc::clone(&last);
+            async move {
+                let mut last = last.lock().await;
+                if let Some(oid) = verify::next(&engine, &mut last) {
+                    let keys = config.verify_keys;
+                    report("verify", oid, verify::verify(&engine, oid, keys).await);
                 }
             }
         }

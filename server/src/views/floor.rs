@@ -258,7 +258,7 @@ fn descend(
 }
 
 /// Which input a column comes from unchanged, and its place there.
-fn below(
+pub(super) fn below(
     plan: &LogicalPlan,
     at: usize,
     size: Option<i64>,

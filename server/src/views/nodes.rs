@@ -110,6 +110,35 @@ impl MergeStates {
     }
 }
 
+impl PartialStates {
+    /// What states are made of.
+    pub(super) fn rows(&self) -> &LogicalPlan {
+        &self.rows
+    }
+}
+
+impl MergeStates {
+    /// What is merged: keys, then states.
+    pub(super) fn states(&self) -> &LogicalPlan {
+        &self.states
+    }
+
+    /// How many keys there are.
+    pub(super) fn keys(&self) -> usize {
+        self.keys
+    }
+
+    /// The aggregates.
+    pub(super) fn over(&self) -> &Over {
+        &self.over
+    }
+
+    /// True when results come out, all of them.
+    pub(super) fn is_result(&self) -> bool {
+        self.stage == Stage::Final && self.after.is_empty()
+    }
+}
+
 impl PartialOrd for PartialStates {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         (self == other).then_some(Ordering::Equal)

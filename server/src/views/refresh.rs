@@ -7,6 +7,7 @@ mod compute;
 mod expire;
 mod locks;
 mod rekey;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use datafusion::logical_expr::LogicalPlan;
 use locks::{Locks, Turn};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+pub use verify::Verdict;
 
 use super::options::Kept;
 use super::read::{is_current, newest};
@@ -33,6 +35,9 @@ const STATES_SLICE: i64 = 1 << 22;
 const ROWS_SLICE: i64 = 1 << 19;
 /// Files that a fold takes at least.
 const LEAST_FOLDED: usize = 4;
+
+/// Bytes of files that are folded before they are too many.
+const MOST_SCATTERED: u64 = 128 << 20;
 
 /// A view's query over the tables of one head.
 #[derive(Debug, Clone)]
@@ -209,7 +214,8 @@ impl Refresher {
         }
     }
 
-    /// Folds the smallest runs of a view into one when it has too many files. Says whether it did.
+    /// Folds the smallest runs of a view into one when they are too many, or hold most of its rows. Says
+    /// whether it did.
     pub async fn compact(&self, view: Oid) -> Result<bool> {
         let turn = self.locks.hold(view).await;
         let head = self.host.head();
@@ -217,7 +223,7 @@ impl Refresher {
             return Ok(false);
         };
         let files = &state.state.files;
-        if kept.strategy == Strategy::Full || files.len() <= self.pace.files {
+        if !is_scattered(kept.strategy, files, self.pace.files) {
             return Ok(false);
         }
         let folded = smallest(files);
@@ -281,6 +287,20 @@ impl Refresher {
         let host = Arc::clone(&self.host);
         whole(turn, async move { host.commit_state(view, change).await }).await?;
         Ok(Some(left.gone))
+    }
+
+    /// Compares about so many keys of what a view stores with its sources, at one head.
+    ///
+    /// # Errors
+    /// As reading them; 57014 when it takes too long.
+    pub async fn verify(&self, view: Oid, keys: usize) -> Result<Verdict> {
+        let head = self.host.head();
+        let Some(kept) = self.host.kept(view) else {
+            return Ok(Verdict::Skipped("it is gone"));
+        };
+        let planned = self.host.plan(view, &head).await?;
+        self.in_time(verify::verify(&planned, &kept, &head, keys))
+            .await
     }
 
     /// Keeps all views close to their sources until told to stop. A view that fails is logged and
@@ -502,6 +522,21 @@ pub fn absorbed(kept: &Kept, head: &DbHead) -> Lsn {
 fn due_at(kept: &Kept, state: &ViewHead) -> Option<i64> {
     let every = i64::try_from(kept.options.schedule?.as_micros()).unwrap_or(i64::MAX);
     Some(state.refreshed_at.unwrap_or(0).saturating_add(every))
+}
+
+/// True when a state has too many files, or more than twice the rows of its greatest run: a key that is in
+/// many runs is read as often. What is too big to be folded at once stays as it is.
+fn is_scattered(strategy: Strategy, files: &[LakeFile], most: usize) -> bool {
+    let merges = match strategy {
+        Strategy::Full => return false,
+        Strategy::Agg | Strategy::Agg2 | Strategy::Session => true,
+        Strategy::Append | Strategy::Top | Strategy::Keyed => false,
+    };
+    let rows = |file: &LakeFile| file.statistics.num_rows.get_value().copied().unwrap_or(0);
+    let all: usize = files.iter().map(rows).sum();
+    let greatest = files.iter().map(rows).max().unwrap_or(0);
+    let bytes: u64 = files.iter().map(|file| file.size).sum();
+    files.len() > most || (merges && all / 2 > greatest && bytes <= MOST_SCATTERED)
 }
 
 /// The files to fold: from the smallest on, as long as the next is not much bigger than all before it

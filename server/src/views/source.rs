@@ -36,6 +36,23 @@ pub(super) fn cut(plan: LogicalPlan, range: Range) -> Result<LogicalPlan> {
     Ok(plan.data)
 }
 
+/// The same of a whole query: tables beside the streams stay as they are.
+pub(super) fn cut_streams(plan: LogicalPlan, range: Range) -> Result<LogicalPlan> {
+    let plan = plan.transform_down(|node| match node {
+        LogicalPlan::TableScan(scan)
+            if WeirTable::behind(&scan.source).is_some_and(|t| t.head().streaming) =>
+        {
+            Ok(Transformed::new(
+                ranged(&scan, range, false)?,
+                true,
+                TreeNodeRecursion::Jump,
+            ))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(plan.data)
+}
+
 /// The shape of APPEND views: each result row comes from one row of one table, and has its position.
 pub(super) fn positionable(plan: &LogicalPlan) -> bool {
     match plan {

@@ -159,6 +159,19 @@ impl Lowered {
         self.group.expr().len()
     }
 
+    /// Each aggregate with its FILTER condition.
+    pub(super) fn calls(
+        &self,
+    ) -> impl Iterator<Item = (&AggregateFunctionExpr, Option<&Arc<dyn PhysicalExpr>>)> {
+        let filters = self.filters.iter().map(Option::as_ref);
+        self.calls.iter().map(AsRef::as_ref).zip(filters)
+    }
+
+    /// True when an aggregate asks for an order of its rows.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.calls.iter().any(|call| !call.order_bys().is_empty())
+    }
+
     /// Rows to states. Keys may come out more than once.
     pub(super) fn partial(&self, rows: Arc<dyn ExecutionPlan>) -> Result<Arc<AggregateExec>> {
         let schema = rows.schema();

@@ -1,8 +1,10 @@
 mod keyed;
+mod lookup;
 mod random;
 mod refusals;
 mod retention;
 mod strategies;
+mod verify;
 mod world;
 
 use datafusion::common::ScalarValue;
@@ -10,6 +12,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use self::world::{Rows, World, events};
+use super::refresh::Verdict;
 use super::*;
 
 /// Every accepted shape: keys of all kinds, no keys, HAVING, FILTER, expressions around aggregates.

@@ -335,7 +335,7 @@ fn enough_for(files: Vec<Known<'_>>, limit: usize) -> Vec<Known<'_>> {
 }
 
 /// A file's path inside its object store.
-fn location(lake: &LakeSnapshot, file: &LakeFile) -> Result<Path> {
+pub(crate) fn location(lake: &LakeSnapshot, file: &LakeFile) -> Result<Path> {
     let root = Path::from_url_path(lake.root.path()).map_err(external)?;
     let full = match root.as_ref() {
         "" => file.path.clone(),

@@ -16,6 +16,9 @@ pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
             continue;
         };
         let head = cx.head.views.get(&relation.oid);
+        let verified = cx.jobs.as_ref().map(|j| j.verified(relation.oid));
+        let verified = verified.unwrap_or_default();
+        let mismatches = i64::try_from(verified.mismatches).unwrap_or(i64::MAX);
         frame.row([
             ("oid", relation.oid.into()),
             ("view_schema", schema.into()),
@@ -61,6 +64,8 @@ pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
             ("last_refresh_at", head.and_then(|h| h.refreshed_at).into()),
             ("state_files", head.map(|h| h.state.files.len()).into()),
             ("state_bytes", state_bytes(&kept, &cx.head).into()),
+            ("last_verified_at", verified.at_micros.into()),
+            ("mismatches", mismatches.into()),
         ])?;
     }
     Ok(())

@@ -34,8 +34,10 @@ use crate::lake::{LakeFile, LakeSnapshot};
 use crate::stream::head::{DbHead, Floor, Lsn, TableHead, ViewHead};
 use crate::stream::{Replaces, StateChange};
 use crate::types::LSN;
-use crate::views::refresh::{Host, Pace, Planned, Refresher};
-use crate::views::{Kept, Options, analyze, extension_planner, read_plan, state_schema};
+use crate::views::refresh::{Host, Pace, Planned, Refresher, Verdict};
+use crate::views::{
+    Blocks, Kept, Lookup, Options, analyze, extension_planner, read_plan, state_schema,
+};
 
 const SOURCE: Oid = Oid(16384);
 const DIM: Oid = Oid(16385);
@@ -440,6 +442,28 @@ impl World {
         Box::pin(self.refresher.compact(view)).await.unwrap()
     }
 
+    /// Puts a stored row of a view into its state once more.
+    pub(super) async fn store_a_row_twice(&self, view: Oid) {
+        let state = Arc::clone(&self.host.head().views[&view]);
+        let rows = rows_in(view, &state.state, &state.state.files[0]).await;
+        let change = StateChange {
+            source: SOURCE,
+            batches: vec![rows[0].slice(0, 1)],
+            replaces: Replaces::Nothing,
+            base: state.run,
+            durable: state.durable,
+            epochs: state.epochs.clone(),
+            drops: state.drops.clone(),
+            floor: state.floor,
+            at: 1,
+        };
+        self.host.commit_state(view, change).await.unwrap();
+    }
+
+    pub(super) async fn verify(&self, view: Oid, keys: usize) -> Verdict {
+        Box::pin(self.refresher.verify(view, keys)).await.unwrap()
+    }
+
     pub(super) async fn rebuild(&self, view: Oid) {
         self.try_rebuild(view).await.unwrap();
     }
@@ -520,6 +544,31 @@ impl World {
     pub(super) async fn ask(&self, view: Oid, question: &str, kept: bool) -> Rows {
         let ctx = self.with_view(view, kept).await;
         rows_of(ctx.sql(question).await.unwrap()).await
+    }
+
+    /// A question for one key as a lookup, with the fields of its answer; nothing when it is none.
+    pub(super) async fn lookup(&self, view: Oid, question: &str) -> Option<(Lookup, SchemaRef)> {
+        let ctx = self.with_view(view, true).await;
+        let plan = planned(&ctx, question).await;
+        let kept = |oid: Oid| self.host.kept(oid);
+        let found = Lookup::of(&plan, &kept, &|_| true, &ctx.state()).unwrap()?;
+        assert_eq!(found.view(), view);
+        Some((found, Arc::clone(plan.schema().inner())))
+    }
+
+    /// What it gives now.
+    pub(super) async fn look_up(
+        &self,
+        (lookup, shown): &(Lookup, SchemaRef),
+        params: &[ScalarValue],
+        blocks: &Blocks,
+    ) -> Option<Rows> {
+        let head = self.host.head();
+        let ctx = session(&head);
+        let kept = self.host.kept(lookup.view()).unwrap();
+        let read = (blocks, &ctx.state());
+        let found = lookup.answer(&head, &kept, params, shown, read).await;
+        Some(rows_of(ctx.read_batch(found.unwrap()?).unwrap()).await)
     }
 
     pub(super) async fn explain(&self, view: Oid, question: &str) -> String {
