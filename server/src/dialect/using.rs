@@ -80,7 +80,7 @@ fn rewrite_select(select: &mut Select) -> Result<()> {
                 );
         }
     }
-    if !outer && !(shares && wild) {
+    if !(outer || shares && wild) {
         return Ok(());
     }
     let sides = match Sides::of(from, outer) {

@@ -192,7 +192,7 @@ impl Accumulator for TopK {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![ScalarValue::Binary(Some(self.sketch.to_bytes()))])
+        Ok(vec![ScalarValue::Binary(Some(self.sketch.state()))])
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {

@@ -80,7 +80,7 @@ impl Heavy {
     }
 
     /// The state.
-    pub(crate) fn to_bytes(&mut self) -> Vec<u8> {
+    pub(crate) fn state(&mut self) -> Vec<u8> {
         self.fit();
         let mut all: Vec<(&[u8], u64)> = self.counts.iter().map(|(v, n)| (&**v, *n)).collect();
         all.sort_unstable();
@@ -144,7 +144,7 @@ mod tests {
         }
         let mut merged = Heavy::new(tracked);
         for part in &mut parts {
-            merged.merge_bytes(&part.to_bytes()).unwrap();
+            merged.merge_bytes(&part.state()).unwrap();
         }
         let error = rows / (tracked as u64 + 1);
         let top = merged.top(4);
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn the_format_stays() {
         let mut sketch = of(&["b", "ab", "b"], 10);
-        assert_eq!(sketch.to_bytes(), b"\x01\x02ab\x01\x01b\x02");
+        assert_eq!(sketch.state(), b"\x01\x02ab\x01\x01b\x02");
         for wrong in [&b""[..], b"\x02", b"\x01\x05a", b"\x01\x01a"] {
             assert!(Heavy::new(1).merge_bytes(wrong).is_err());
         }

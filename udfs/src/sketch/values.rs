@@ -160,10 +160,14 @@ mod tests {
 
     use super::*;
 
-    fn all(values: ArrayRef) -> Vec<Vec<u8>> {
+    fn all(values: &ArrayRef) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
-        each_value(&values, |v| found.push(v.to_vec())).unwrap();
+        each_value(values, |v| found.push(v.to_vec())).unwrap();
         found
+    }
+
+    fn made(values: impl Array + 'static) -> ArrayRef {
+        Arc::new(values)
     }
 
     #[test]
@@ -174,16 +178,16 @@ mod tests {
             Some("a text that is too long for a view"),
             Some(""),
         ];
-        let plain = all(Arc::new(StringArray::from(texts.to_vec())));
-        assert_eq!(plain, all(Arc::new(StringViewArray::from(texts.to_vec()))));
+        let plain = all(&made(StringArray::from(texts.to_vec())));
+        assert_eq!(plain, all(&made(StringViewArray::from(texts.to_vec()))));
         let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
         let array: ArrayRef = Arc::new(StringArray::from(texts.to_vec()));
-        assert_eq!(plain, all(cast(&array, &dictionary).unwrap()));
+        assert_eq!(plain, all(&cast(&array, &dictionary).unwrap()));
         assert_eq!(
-            all(Arc::new(Int32Array::from(vec![-7, 3]))),
-            all(Arc::new(Int64Array::from(vec![-7, 3])))
+            all(&made(Int32Array::from(vec![-7, 3]))),
+            all(&made(Int64Array::from(vec![-7, 3])))
         );
-        let floats = all(Arc::new(Float64Array::from(vec![
+        let floats = all(&made(Float64Array::from(vec![
             0.0,
             -0.0,
             f64::NAN,
@@ -207,7 +211,7 @@ mod tests {
             ScalarValue::Float32(Some(1.5)),
             ScalarValue::Binary(Some(vec![0, 255])),
         ] {
-            let bytes = all(value.to_array().unwrap());
+            let bytes = all(&value.to_array().unwrap());
             assert_eq!(value_of(&bytes[0], &value.data_type()).unwrap(), value);
         }
         assert!(value_of(b"\xff", &DataType::Utf8).is_err());

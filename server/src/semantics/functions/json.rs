@@ -712,7 +712,7 @@ fn built_array(row: &Row<'_>) -> Result<String, Error> {
 }
 
 fn built_object(row: &Row<'_>) -> Result<String, Error> {
-    if row.len() % 2 != 0 {
+    if !row.len().is_multiple_of(2) {
         return Err(invalid("argument list must have even number of elements"));
     }
     let mut members = Vec::with_capacity(row.len() / 2);
@@ -735,7 +735,7 @@ fn built_object(row: &Row<'_>) -> Result<String, Error> {
 fn paired(row: &Row<'_>) -> Result<String, Error> {
     let first = keys(row, 0);
     let pairs: Vec<(Option<String>, Option<String>)> = match row.len() {
-        1 if first.len() % 2 != 0 => {
+        1 if !first.len().is_multiple_of(2) => {
             return Err(Error::refused(
                 SqlState("2202E"),
                 "array must have even number of elements",

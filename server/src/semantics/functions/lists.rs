@@ -54,7 +54,7 @@ pub(super) const LIST: &[Entry] = &[
                 ));
             }
             let left = usize::try_from(length - gone).unwrap_or_default();
-            list(row, values[..left].to_vec())
+            list(row, &values[..left])
         },
     ),
     seen(
@@ -68,7 +68,10 @@ pub(super) const LIST: &[Entry] = &[
             let gone = element(row, 1)?;
             list(
                 row,
-                values.into_iter().filter(|v| !same(v, &gone)).collect(),
+                &values
+                    .into_iter()
+                    .filter(|v| !same(v, &gone))
+                    .collect::<Vec<_>>(),
             )
         },
     ),
@@ -84,7 +87,7 @@ pub(super) const LIST: &[Entry] = &[
             let changed = values
                 .into_iter()
                 .map(|v| if same(&v, &old) { new.clone() } else { v });
-            list(row, changed.collect())
+            list(row, &changed.collect::<Vec<_>>())
         },
     ),
     seen(
@@ -139,12 +142,12 @@ fn same(a: &ScalarValue, b: &ScalarValue) -> bool {
     (a.is_null() && b.is_null()) || a == b
 }
 
-fn list(row: &Row<'_>, values: Vec<ScalarValue>) -> Result<ScalarValue, Error> {
+fn list(row: &Row<'_>, values: &[ScalarValue]) -> Result<ScalarValue, Error> {
     let DataType::List(of) = row.gives else {
         return null(row);
     };
     Ok(ScalarValue::List(ScalarValue::new_list(
-        &values,
+        values,
         of.data_type(),
         true,
     )))
@@ -183,5 +186,8 @@ fn fill(row: &Row<'_>) -> Result<ScalarValue, Error> {
         Some(array) => ScalarValue::try_from_array(array, row.row)?,
         None => ScalarValue::Null,
     };
-    list(row, vec![value; usize::try_from(count).unwrap_or_default()])
+    list(
+        row,
+        &vec![value; usize::try_from(count).unwrap_or_default()],
+    )
 }

@@ -424,7 +424,7 @@ fn decode(row: &Row<'_>) -> Result<ScalarValue, Error> {
     let bytes = match name.to_ascii_lowercase().as_str() {
         "hex" => {
             let digits: Vec<u8> = input.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-            if digits.len() % 2 != 0 {
+            if !digits.len().is_multiple_of(2) {
                 return Err(invalid("invalid hexadecimal data: odd number of digits"));
             }
             let pairs = digits.chunks(2).map(|pair| {

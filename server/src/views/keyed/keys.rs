@@ -5,6 +5,7 @@
 //! join's rows have the key that its sides are equal by, an outer join's that of the side it keeps.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -81,7 +82,7 @@ fn below(plan: &LogicalPlan, wanted: &[&Expr]) -> Result<Option<Keys>> {
         return Ok(Some(Keys {
             of: Vec::new(),
             free: Some(Free {
-                schema: plan.schema().clone(),
+                schema: Arc::clone(plan.schema()),
                 at: 0,
                 leaves: 1,
             }),

@@ -92,9 +92,7 @@ pub(super) fn parse(text: &str) -> Result<Moment, Wrong> {
         let Some(first) = rest.chars().next() else {
             break;
         };
-        let word = rest
-            .find(|c: char| matches!(c, ' ' | '\t' | '\n' | ','))
-            .unwrap_or(rest.len());
+        let word = rest.find([' ', '\t', '\n', ',']).unwrap_or(rest.len());
         let (piece, after) = rest.split_at(word);
         rest = after;
         let taken = match first {
@@ -139,7 +137,7 @@ impl Found {
                 Some(_) => None,
             };
         }
-        (DAYS.iter().any(|d| is(&d))
+        (DAYS.iter().any(is)
             || matches!(word, "tues" | "wednes" | "thur" | "thurs" | "at" | "on"))
         .then_some(())
     }
