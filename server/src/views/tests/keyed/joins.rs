@@ -211,7 +211,7 @@ async fn joins_without_a_key_say_so() {
     }
     let strict = Options::parse(&[("refresh".to_owned(), "strict".to_owned())].into()).unwrap();
     let plan = world
-        .plan("SELECT t.i, d.region FROM t LEFT JOIN d ON t.k = d.k")
+        .plan("SELECT t.k, d.region FROM t LEFT JOIN d ON t.k = d.k")
         .await;
     let refused = examine(&plan, &strict).unwrap().accept("v").unwrap_err();
     assert!(refused.report().detail.unwrap().contains("DIM_FOLLOWED"));
