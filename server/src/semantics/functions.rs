@@ -4,6 +4,7 @@
 //! | module | functions |
 //! |---|---|
 //! | `patterns` | `to_char`, `to_date`, `to_timestamp` and their patterns |
+//! | `readings` | texts read by those patterns |
 //! | `digits` | `to_char` of numbers, `to_number` |
 //! | `instants` | time zones, `make_…`, `age`, `justify_…`, fields of dates |
 //! | `numbers` | logarithms and powers that report what they cannot give, `width_bucket`, `div` |
@@ -21,6 +22,7 @@ mod json_value;
 mod lists;
 mod numbers;
 mod patterns;
+mod readings;
 mod regex;
 mod strings;
 
