@@ -28,13 +28,15 @@ pub(crate) enum Measure {
     Plan(PlanOptions),
     /// The same NDJSON file into the server and into DuckDB, in turns
     Json(JsonOptions),
+    /// The smallest query, and connections that do nothing, at the PostgreSQL door
+    Wire(WireOptions),
     /// A large result over the PostgreSQL and the Flight door
     Result(ResultOptions),
     /// Materialized views: what they cost while rows come in, when they are read, when they are stored
     View(ViewOptions),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
     /// Where data directories are made and removed, and the JSON file is left [default: `bench`
     /// beside the directory of this program]
@@ -211,6 +213,16 @@ pub(crate) struct ResultOptions {
     /// Only this wire
     #[arg(long, value_enum)]
     pub(crate) wire: Option<Wire>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WireOptions {
+    /// Queries of each kind
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(10..))]
+    pub(crate) times: u32,
+    /// Connections that do nothing
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) connections: u32,
 }
 
 /// How a result comes back.

@@ -10,7 +10,7 @@
 //! | [`server`] | the program under measurement, its sessions |
 //! | [`process`] | CPU and memory of a process, from `/proc` |
 //! | [`events`] | the rows that are sent |
-//! | [`start`], [`ingest`], [`latency`], [`overload`], [`plan`], [`json`], [`result`], [`view`] | one measurement each |
+//! | [`start`], [`ingest`], [`latency`], [`overload`], [`plan`], [`json`], [`wire`], [`result`], [`view`] | one measurement each |
 //! | [`report`] | the machine, the table, the JSON file |
 
 mod cli;
@@ -27,6 +27,7 @@ mod result;
 mod server;
 mod start;
 mod view;
+mod wire;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
             Measure::Overload(options) => overload::measure(&cli.common, options).await?,
             Measure::Plan(options) => plan::measure(&cli.common, options).await?,
             Measure::Json(options) => json::measure(&cli.common, options).await?,
+            Measure::Wire(options) => wire::measure(&cli.common, options).await?,
             Measure::Result(options) => result::measure(&cli.common, options).await?,
             Measure::View(options) => view::measure(&cli.common, options).await?,
         };
