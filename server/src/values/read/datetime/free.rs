@@ -137,9 +137,8 @@ impl Found {
                 Some(_) => None,
             };
         }
-        (DAYS.iter().any(is)
-            || matches!(word, "tues" | "wednes" | "thur" | "thurs" | "at" | "on"))
-        .then_some(())
+        (DAYS.iter().any(is) || matches!(word, "tues" | "wednes" | "thur" | "thurs" | "at" | "on"))
+            .then_some(())
     }
 
     fn word(&mut self, piece: &str) -> Option<()> {
