@@ -328,7 +328,7 @@ impl World {
         let source = self.source.lock().await;
         let mut tail: Vec<RecordBatch> = self.tail(SOURCE);
         tail.push(batch);
-        self.publish(source.head(tail), 0);
+        self.publish(&source.head(tail), 0);
     }
 
     /// The same into `o`.
@@ -336,7 +336,7 @@ impl World {
         let other = self.other.lock().await;
         let mut tail: Vec<RecordBatch> = self.tail(OTHER);
         tail.push(batch);
-        self.publish(other_head(&other, tail), 0);
+        self.publish(&other_head(&other, tail), 0);
     }
 
     fn tail(&self, oid: Oid) -> Vec<RecordBatch> {
@@ -347,13 +347,13 @@ impl World {
             .collect()
     }
 
-    fn publish(&self, table: Arc<TableHead>, changes: i64) {
+    fn publish(&self, table: &TableHead, changes: i64) {
         self.host.publish(|head| {
             let before = &head.tables[&table.oid];
             let table = TableHead {
                 changes: before.changes + changes,
                 upkeep: before.upkeep,
-                ..TableHead::clone(&table)
+                ..TableHead::clone(table)
             };
             head.visible = head.visible.max(table.newest());
             head.tables.insert(table.oid, Arc::new(table));
@@ -367,14 +367,14 @@ impl World {
         if !tail.is_empty() {
             source.append(one(&tail, &stored())).await;
         }
-        self.publish(source.head(vec![]), 0);
+        self.publish(&source.head(vec![]), 0);
         drop(source);
         let mut other = self.other.lock().await;
         let tail = self.tail(OTHER);
         if !tail.is_empty() {
             other.append(one(&tail, &stored())).await;
         }
-        self.publish(other_head(&other, vec![]), 0);
+        self.publish(&other_head(&other, vec![]), 0);
     }
 
     /// Takes stored rows away, as DELETE would, after a flush.
@@ -412,7 +412,7 @@ impl World {
             .collect();
         let mut source = self.source.lock().await;
         source.overwrite(one(&rest, &stored())).await;
-        self.publish(source.head(vec![]), changes);
+        self.publish(&source.head(vec![]), changes);
     }
 
     /// Other rows in the dimension.
