@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`cursors`] | cursors and statements prepared in SQL |
 //! | [`settings`] | what SET and SHOW know |
-//! | [`held`] | rows that wait for the end of their block |
+//! | `held` | changes that wait for the end of their block |
 //! | [`transaction`] | what a transaction block means |
 //! | `trace` | a statement's audit row |
 

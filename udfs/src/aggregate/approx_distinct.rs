@@ -29,7 +29,7 @@ SELECT date_bin(INTERVAL '1 day', ts) AS day, approx_distinct(user_id) AS users 
         description = "Text, bytes, a number, a boolean, a date or a timestamp"
     )
 )]
-/// `approx_distinct`. The state is a [`Distinct`].
+/// `approx_distinct`. The state is a `Distinct`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct ApproxDistinct {
     signature: Signature,

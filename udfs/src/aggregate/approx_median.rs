@@ -21,7 +21,7 @@ SELECT route, approx_median(latency) FROM requests GROUP BY route;
 ```"#,
     argument(name = "x", description = "A number; taken as `double precision`")
 )]
-/// `approx_median`. The state is [`Quantiles`].
+/// `approx_median`. The state is `Quantiles`.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub struct ApproxMedian {
     /// DataFusion's of that name, for what it takes.

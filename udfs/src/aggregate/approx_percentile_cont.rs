@@ -41,7 +41,7 @@ SELECT route, approx_percentile_cont(0.99) WITHIN GROUP (ORDER BY latency) AS p9
         description = "How many buckets at most, a constant from 16 to 65536; 4096 by default"
     )
 )]
-/// `approx_percentile_cont`. The state is [`Quantiles`].
+/// `approx_percentile_cont`. The state is `Quantiles`.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub struct ApproxPercentileCont {
     /// DataFusion's of that name, for what it takes.

@@ -47,7 +47,7 @@ SELECT approx_top_k(url, 10) FROM requests;
         description = "How many values to track, a constant from `k` to 100000; by default 1000, or `k` when it is greater"
     )
 )]
-/// `approx_top_k`. The state is a [`Heavy`].
+/// `approx_top_k`. The state is a `Heavy`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct ApproxTopK {
     signature: Signature,
