@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Ident, Query, Select, SetExpr, Statement, TableAlias,
+    BinaryOperator, Expr, Ident, Query, Select, SelectItem, SetExpr, Statement, TableAlias,
     TableAliasColumnDef, TableFactor, VisitMut, VisitorMut,
 };
 
@@ -76,6 +76,18 @@ fn exists(values: &[Expr], rows: &Query, negated: bool) -> Option<Expr> {
         return None;
     };
     **subquery = rows.clone();
+    // values may be alike, their names may not
+    if let SetExpr::Select(select) = subquery.body.as_mut() {
+        for (at, item) in select.projection.iter_mut().enumerate() {
+            if let SelectItem::UnnamedExpr(expr) = item
+                && !matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+            {
+                let expr = expr.clone();
+                let alias = Ident::with_quote('"', format!("{ROWS} {at}"));
+                *item = SelectItem::ExprWithAlias { expr, alias };
+            }
+        }
+    }
     let name = |at: usize| Ident::with_quote('"', format!("{ROWS} {at}"));
     let columns = (0..values.len()).map(|at| TableAliasColumnDef {
         name: name(at),

@@ -458,18 +458,8 @@ fn age(row: &Row<'_>) -> Result<ScalarValue, Error> {
         days -= 1;
     }
     if days < 0 {
-        // borrowed from a month: the earlier one's length, or for a negative age the later one's
-        let (year, month, _) = if negative { late_day } else { early_day };
-        let month = if negative {
-            (month + 10) % 12 + 1
-        } else {
-            month
-        };
-        let year = if negative && late_day.1 == 1 {
-            year - 1
-        } else {
-            year
-        };
+        // borrowed from the earlier one's month
+        let (year, month, _) = early_day;
         days += days_of(year + month / 12, month % 12 + 1, 1) - days_of(year, month, 1);
         months -= 1;
     }
