@@ -118,8 +118,10 @@ fn hold(
     rows: Vec<RecordBatch>,
     lineage: Vec<LineageEdge>,
 ) -> Result<Outcome> {
+    let mut rows = rows;
+    rows.retain(|batch| batch.num_rows() > 0);
     let count = rows.iter().map(|b| b.num_rows() as u64).sum();
-    if count > 0 {
+    if count > 0 || !lineage.is_empty() {
         let insert = HeldInsert {
             relation: relation.clone(),
             rows,

@@ -163,6 +163,8 @@ impl Changed<'_> {
         };
         let lsn = match self.rewrite {
             Some(rewrite) => replace(scope, self.relation, rewrite, rows).await?,
+            // INSERTs that found nothing
+            None if rows.is_empty() => scope.engine.stream.head().visible,
             None => {
                 let delivery = Delivery::by("insert");
                 let append =

@@ -599,7 +599,7 @@ fn batch_of(rows: &[Row]) -> RecordBatch {
             .map(|r| (r.6 >> at & 1 == 0).then(|| of(r)))
             .collect()
     }
-    let stamp = |r: &Row| r.5 / 40; // within the years both sides know
+    let stamp = |r: &Row| r.5 / 50; // within the years both sides know
     let lists = |values: ArrayRef, element: &SqlType| -> ArrayRef {
         let offsets = arrow::buffer::OffsetBuffer::from_lengths(rows.iter().map(|_| 1));
         Arc::new(ListArray::new(
@@ -624,7 +624,9 @@ fn batch_of(rows: &[Row]) -> RecordBatch {
         Arc::new(StringArray::from(cells(rows, 7, |r| r.3.clone()))),
         Arc::new(StringArray::from(cells(rows, 8, |r| r.3.clone()))),
         Arc::new(BinaryArray::from_iter(cells(rows, 9, |r| r.4.clone()))),
-        Arc::new(Date32Array::from(cells(rows, 10, |r| (r.0 as i32) / 3))),
+        Arc::new(Date32Array::from(cells(rows, 10, |r| {
+            (r.0 as i32) % 2_400_000
+        }))),
         Arc::new(Time64MicrosecondArray::from(cells(rows, 11, |r| {
             r.5.rem_euclid(86_400_000_000)
         }))),

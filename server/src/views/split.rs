@@ -259,6 +259,11 @@ pub(super) fn conform(
     Ok(Arc::new(ProjectionExec::try_new(columns, input)?))
 }
 
+/// The same for all rows, perhaps after a cast: an aggregate that asks for a constant finds one.
+fn is_constant(arg: &Expr) -> bool {
+    !arg.any_column_refs() && !arg.is_volatile()
+}
+
 /// The call with its arguments and condition moved into columns.
 fn over_columns(call: AggregateFunction, index: usize, columns: &mut Vec<Expr>) -> Expr {
     let mut moved = |expr: Expr, name: String| {
@@ -267,7 +272,7 @@ fn over_columns(call: AggregateFunction, index: usize, columns: &mut Vec<Expr>) 
     };
     let args = call.params.args.into_iter().enumerate();
     let args = args.map(|(j, arg)| match arg {
-        literal @ Expr::Literal(..) => literal,
+        arg if is_constant(&arg) => arg,
         arg => moved(arg, format!("__arg{index}_{j}")),
     });
     let args = args.collect();
