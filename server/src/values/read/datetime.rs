@@ -148,14 +148,10 @@ pub(super) fn date(text: &str) -> Result<i32> {
         },
     };
     match i32::try_from(days) {
-        Ok(days) if (FIRST_DAY..=LAST_DAY).contains(&days) => Ok(days),
+        Ok(days) if days < i32::MAX && days > i32::MIN => Ok(days),
         _ => Err(out_of_range(text)),
     }
 }
-
-/// 4714-11-24 BC and 5874897-12-31, PostgreSQL's first and last dates.
-const FIRST_DAY: i32 = -2_440_588;
-const LAST_DAY: i32 = 2_145_042_905;
 
 /// A text in none of the plain forms.
 fn free(plain: &str, kind: &str, text: &str) -> Result<free::Moment> {
