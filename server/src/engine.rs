@@ -16,18 +16,18 @@
 //! | [`temporary`] | tables that end with their session |
 //! | [`activity`] | what all connections are doing |
 //! | [`sources`] | what all sources are doing |
-//! | `cooperate` | joins that yield |
+//! | [`optimizer`] | the rules that finish a physical plan |
 //! | `expiry` | old days of the server's own tables |
 
 pub mod activity;
 pub mod adopt;
-mod cooperate;
 mod expiry;
 pub mod external;
 pub mod keys;
 pub mod lookups;
 pub mod names;
 pub mod open;
+pub mod optimizer;
 pub mod refresh;
 pub mod scan;
 pub mod scope;

@@ -370,7 +370,7 @@ fn base_state(config: &Config, warehouse: &Url) -> Result<SessionState> {
         .with_config(session)
         .with_runtime_env(runtime)
         .with_query_planner(Arc::new(Planner))
-        .with_physical_optimizer_rule(super::cooperate::rule())
+        .with_physical_optimizer_rules(super::optimizer::rules())
         .with_analyzer_rule(udfs::analyzer_rule());
     Ok(crate::semantics::install(builder).build())
 }

@@ -85,6 +85,7 @@ fn session(head: &DbHead) -> SessionContext {
         .with_config(config)
         .with_default_features()
         .with_query_planner(Arc::new(Planner))
+        .with_physical_optimizer_rules(crate::engine::optimizer::rules())
         .with_analyzer_rule(udfs::analyzer_rule())
         .build();
     let mut state = state;
