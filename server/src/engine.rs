@@ -34,6 +34,7 @@ pub mod scope;
 pub mod sources;
 pub mod temporary;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -49,6 +50,7 @@ use crate::jobs::Jobs;
 use crate::jobs::clock::Clock;
 use crate::lake;
 use crate::stream::{DirLock, Stream};
+use crate::system::{Activity, Live, SourceActivity};
 use crate::tasks::{self, AbortOnDrop};
 use crate::views::{Blocks, Refresher};
 use activity::Sessions;
@@ -241,5 +243,15 @@ impl Drop for QueryThreads {
             // the engine may be dropped by a task, which must not wait for threads
             runtime.shutdown_background();
         }
+    }
+}
+
+impl Live for Engine {
+    fn activity(&self) -> Vec<Activity> {
+        self.sessions.list()
+    }
+
+    fn sources(&self) -> BTreeMap<Oid, SourceActivity> {
+        self.sources.list()
     }
 }

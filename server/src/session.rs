@@ -570,7 +570,7 @@ impl Session {
             as_of: inner.settings.as_of(),
             pid: self.seat.pid,
             opened: self.opened,
-            settings: inner.settings.list(),
+            settings: inner.settings.list().into(),
         }
     }
 

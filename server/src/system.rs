@@ -27,6 +27,7 @@ mod weir;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ::catalog::{Oid, Privilege, Relation, RelationKind, Snapshot, Store};
@@ -63,26 +64,34 @@ pub struct SystemContext {
     /// Number of this connection.
     pub backend_pid: i32,
     /// All settings.
-    pub settings: Vec<Setting>,
+    pub settings: Arc<[Setting]>,
     /// Functions that SQL can call, for `pg_proc`.
     pub functions: Vec<FunctionInfo>,
-    /// What all connections are doing.
-    pub activity: Vec<Activity>,
     /// Background work, where there is any.
     pub jobs: Option<Arc<Jobs>>,
+    /// What goes on in the server.
+    pub live: Arc<dyn Live>,
+}
+
+/// What changes from moment to moment, looked up by the tables and functions that show it: most
+/// statements ask for none of it.
+pub trait Live: std::fmt::Debug + Send + Sync {
+    /// What all connections are doing.
+    fn activity(&self) -> Vec<Activity>;
+
     /// What feeds streaming tables, by table.
-    pub sources: std::collections::BTreeMap<Oid, SourceActivity>,
+    fn sources(&self) -> BTreeMap<Oid, SourceActivity>;
 }
 
 /// One setting, as `SHOW ALL` has it.
 #[derive(Debug, Clone)]
 pub struct Setting {
     /// Name.
-    pub name: String,
+    pub name: &'static str,
     /// Value as text.
     pub value: Option<String>,
     /// What it does, in one line.
-    pub description: String,
+    pub description: &'static str,
 }
 
 /// One SQL function.
@@ -174,7 +183,7 @@ pub struct SourceActivity {
     /// What it is doing.
     pub state: SourceState,
     /// How far it is.
-    pub partitions: std::collections::BTreeMap<i32, SourcePartition>,
+    pub partitions: BTreeMap<i32, SourcePartition>,
     /// Messages taken in, those without a row included.
     pub messages: u64,
     /// Rows stored.

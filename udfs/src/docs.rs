@@ -59,7 +59,9 @@ fn write_function(page: &mut String, name: &str, doc: &Documentation) {
 /// Documentation of the functions of this package.
 fn own() -> Vec<FunctionDoc> {
     let keys: Arc<dyn SecretKeys> = Arc::new(NoKeys);
-    let scalar = scalar::functions(&keys).into_iter();
+    let scalar = scalar::functions()
+        .into_iter()
+        .chain([scalar::keyed(&keys)]);
     let scalar = scalar.map(|f| (f.name().to_owned(), f.documentation().cloned()));
     let aggregate = aggregate::functions().into_iter();
     let aggregate = aggregate.map(|f| (f.name().to_owned(), f.documentation().cloned()));

@@ -33,7 +33,16 @@ pub use window::session_window::{PlannedSessions, analyzer_rule, planned_session
 /// # Errors
 /// When the registry takes no functions.
 pub fn register_all(registry: &mut dyn FunctionRegistry, keys: &Arc<dyn SecretKeys>) -> Result<()> {
-    for function in scalar::functions(keys) {
+    registry.register_udf(scalar::keyed(keys))?;
+    register_keyless(registry)
+}
+
+/// Registers every function but [`scalar::keyed`]: those that are the same for all statements.
+///
+/// # Errors
+/// When the registry takes no functions.
+pub fn register_keyless(registry: &mut dyn FunctionRegistry) -> Result<()> {
+    for function in scalar::functions() {
         registry.register_udf(function)?;
     }
     for function in aggregate::functions() {

@@ -12,12 +12,14 @@ pub mod pg_sleep;
 
 use crate::window::{hop_window, session_window};
 
-/// Every scalar function.
-pub fn functions(keys: &Arc<dyn hash_token::SecretKeys>) -> Vec<Arc<ScalarUDF>> {
+/// The scalar function that needs secrets.
+pub fn keyed(keys: &Arc<dyn hash_token::SecretKeys>) -> Arc<ScalarUDF> {
+    Arc::new(hash_token::HashToken::new(Arc::clone(keys)).into())
+}
+
+/// Every other scalar function.
+pub fn functions() -> Vec<Arc<ScalarUDF>> {
     vec![
-        Arc::new(ScalarUDF::from(hash_token::HashToken::new(Arc::clone(
-            keys,
-        )))),
         Arc::new(ScalarUDF::from(convert_from::ConvertFrom::default())),
         Arc::new(ScalarUDF::from(mask_email::MaskEmail::default())),
         Arc::new(AsyncScalarUDF::new(Arc::new(pg_sleep::PgSleep::default())).into_scalar_udf()),

@@ -74,7 +74,8 @@ async fn with_events() -> SessionContext {
 #[test]
 fn names_are_unique() {
     let mut seen = HashSet::new();
-    let scalar = scalar::functions(&keys());
+    let mut scalar = scalar::functions();
+    scalar.push(scalar::keyed(&keys()));
     let aggregate = aggregate::functions();
     let window = window::functions();
     let names = (scalar.iter().map(|f| f.name()))
@@ -281,10 +282,7 @@ async fn hash_token_keeps_null_and_hides_the_key() {
     .await
     .unwrap();
     assert!(!plan.contains("not to be seen"));
-    assert_eq!(
-        format!("{:?}", scalar::functions(&keys())[0].inner()),
-        "HashToken"
-    );
+    assert_eq!(format!("{:?}", scalar::keyed(&keys()).inner()), "HashToken");
 }
 
 #[tokio::test]

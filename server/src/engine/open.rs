@@ -372,7 +372,9 @@ fn base_state(config: &Config, warehouse: &Url) -> Result<SessionState> {
         .with_query_planner(Arc::new(Planner))
         .with_physical_optimizer_rules(super::optimizer::rules())
         .with_analyzer_rule(udfs::analyzer_rule());
-    Ok(crate::semantics::install(builder).build())
+    let mut state = crate::semantics::install(builder).build();
+    udfs::register_keyless(&mut state)?;
+    Ok(state)
 }
 
 /// DataFusion's planner with the nodes of views and of delta-rs.

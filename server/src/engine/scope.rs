@@ -55,7 +55,7 @@ pub struct Caller {
     /// A table that rows may be added to whatever the role.
     pub opened: Option<Oid>,
     /// All settings, for `pg_settings`.
-    pub settings: Vec<Setting>,
+    pub settings: Arc<[Setting]>,
 }
 
 /// One statement's cut and caller. Everything it reads, it reads through this.
@@ -109,7 +109,7 @@ impl Caller {
             as_of: None,
             pid: 0,
             opened: None,
-            settings: Vec::new(),
+            settings: Arc::default(),
         }
     }
 }
@@ -417,7 +417,7 @@ impl Scope {
         }
         state.register_relation_planner(crate::ml::relation_planner(models))?;
         let keys: Arc<dyn udfs::SecretKeys> = Arc::new(Keys(Arc::clone(self)));
-        udfs::register_all(&mut state, &keys)?;
+        state.register_udf(udfs::scalar::keyed(&keys))?;
         for function in system::functions(&self.system()) {
             state.register_udf(function)?;
         }
@@ -436,11 +436,10 @@ impl Scope {
             search_path: self.caller.search_path.clone(),
             temporary: self.caller.temporary.clone(),
             backend_pid: self.caller.pid,
-            settings: self.caller.settings.clone(),
+            settings: Arc::clone(&self.caller.settings),
             functions: Vec::new(),
-            activity: self.engine.sessions.list(),
             jobs: Some(Arc::clone(&self.engine.jobs)),
-            sources: self.engine.sources.list(),
+            live: Arc::clone(&self.engine) as _,
         })
     }
 

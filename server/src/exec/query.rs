@@ -4,9 +4,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
 use datafusion::common::{ParamValues, ScalarValue};
-use datafusion::execution::SessionState;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan};
 use datafusion::sql::parser::Statement as PlanStatement;
 use datafusion::sql::sqlparser::ast::{
     self, Expr, FunctionArguments, Query, SelectItem, SetExpr, Statement as Ast, VisitMut,
@@ -31,14 +32,55 @@ pub(super) async fn execute(run: &Run, query: &Query) -> Result<Outcome> {
     set_config::perform(run, &mut shown)?;
     let state = scope.state()?;
     let plan = bound_plan(&state, Ast::Query(Box::new(shown)), &run.params).await?;
-    let physical = state.create_physical_plan(&plan).await?;
-    let schema = output_schema(query, &physical.schema());
-    let stream = rows::run_physical(run, physical, state.task_ctx());
+    let stream = match constants(&plan)? {
+        Some(row) => rows::ready(row),
+        None => stream(run, &state, &plan).await?,
+    };
+    let schema = output_schema(query, &stream.schema());
     Ok(Outcome::Rows {
         tag: "SELECT",
         schema: Arc::clone(&schema),
         stream: rows::renamed(stream, schema),
     })
+}
+
+async fn stream(
+    run: &Run,
+    state: &SessionState,
+    plan: &LogicalPlan,
+) -> Result<SendableRecordBatchStream> {
+    let plan = state.optimize(plan)?;
+    if let Some(row) = constants(&plan)? {
+        return Ok(rows::ready(row));
+    }
+    let planner = state.query_planner();
+    let physical = planner.create_physical_plan(&plan, state).await?;
+    Ok(rows::run_physical(run, physical, state.task_ctx()))
+}
+
+/// The row of a plan that reads nothing and has nothing left to compute, as after `SELECT 1` and much
+/// that tools ask when they connect: such a row needs no operator and no thread.
+fn constants(plan: &LogicalPlan) -> Result<Option<RecordBatch>> {
+    let LogicalPlan::Projection(row) = plan else {
+        return Ok(None);
+    };
+    if !matches!(&*row.input, LogicalPlan::EmptyRelation(one) if one.produce_one_row) {
+        return Ok(None);
+    }
+    let mut columns = Vec::with_capacity(row.expr.len());
+    for (expr, field) in row.expr.iter().zip(row.schema.fields()) {
+        match expr.clone().unalias() {
+            PlanExpr::Literal(value, _)
+                if value.data_type() == *field.data_type()
+                    && (field.is_nullable() || !value.is_null()) =>
+            {
+                columns.push(value.to_array()?);
+            }
+            _ => return Ok(None),
+        }
+    }
+    let schema = Arc::clone(row.schema.inner());
+    Ok(Some(RecordBatch::try_new(schema, columns)?))
 }
 
 /// Parameters and columns of a query.

@@ -38,15 +38,19 @@ pub fn timed_out() -> Error {
     )
 }
 
-/// Ready rows as an outcome.
-pub fn of_batch(tag: &'static str, batch: RecordBatch) -> Outcome {
+/// Ready rows as a stream.
+pub fn ready(batch: RecordBatch) -> SendableRecordBatchStream {
     let schema = batch.schema();
     let stream = futures::stream::iter([Ok(batch)]);
-    let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream));
+    Box::pin(RecordBatchStreamAdapter::new(schema, stream))
+}
+
+/// Ready rows as an outcome.
+pub fn of_batch(tag: &'static str, batch: RecordBatch) -> Outcome {
     Outcome::Rows {
         tag,
-        schema,
-        stream,
+        schema: batch.schema(),
+        stream: ready(batch),
     }
 }
 

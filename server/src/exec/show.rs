@@ -17,12 +17,10 @@ pub(super) async fn execute(run: &Run, variable: &[Ident]) -> Result<Outcome> {
     let columns: Vec<ArrayRef> = if name == "all" {
         let all = session.with_settings(|s| s.list());
         vec![
-            Arc::new(StringArray::from_iter_values(
-                all.iter().map(|s| s.name.clone()),
-            )),
+            Arc::new(StringArray::from_iter_values(all.iter().map(|s| s.name))),
             Arc::new(all.iter().map(|s| s.value.clone()).collect::<StringArray>()),
             Arc::new(StringArray::from_iter_values(
-                all.iter().map(|s| s.description.clone()),
+                all.iter().map(|s| s.description),
             )),
         ]
     } else {

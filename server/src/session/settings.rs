@@ -368,9 +368,9 @@ impl Settings {
     /// All of them, for `SHOW ALL` and `pg_settings`.
     pub fn list(&self) -> Vec<Setting> {
         let known = KNOWN.iter().map(|k| Setting {
-            name: k.name.to_owned(),
+            name: k.name,
             value: self.get(k.name),
-            description: k.description.to_owned(),
+            description: k.description,
         });
         known.collect()
     }

@@ -19,7 +19,9 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use tempfile::TempDir;
 
-use super::{Activity, FunctionInfo, SCHEMAS, Setting, SystemContext, compat};
+use super::{
+    Activity, FunctionInfo, Live, SCHEMAS, Setting, SourceActivity, SystemContext, compat,
+};
 use crate::dialect::column_names;
 use crate::stream::head::DbHead;
 
@@ -59,11 +61,11 @@ impl Database {
             search_path: vec!["public".to_owned()],
             temporary: None,
             backend_pid: 7,
-            settings: vec![Setting {
-                name: "TimeZone".to_owned(),
+            settings: Arc::new([Setting {
+                name: "TimeZone",
                 value: Some("UTC".to_owned()),
-                description: "zone of printed times".to_owned(),
-            }],
+                description: "zone of printed times",
+            }]),
             functions: vec![FunctionInfo {
                 name: "session_id".to_owned(),
                 kind: 'w',
@@ -71,9 +73,8 @@ impl Database {
                 result: "bigint".to_owned(),
                 description: "numbers sessions".to_owned(),
             }],
-            activity: vec![activity(7, "weir"), activity(8, "analyst")],
             jobs: None,
-            sources: BTreeMap::new(),
+            live: Arc::new(Two),
         };
         Self { _dir: dir, cx }
     }
@@ -83,6 +84,20 @@ impl Database {
             role: role.to_owned(),
             ..self.cx.clone()
         }
+    }
+}
+
+/// Two sessions, no source.
+#[derive(Debug)]
+struct Two;
+
+impl Live for Two {
+    fn activity(&self) -> Vec<Activity> {
+        vec![activity(7, "weir"), activity(8, "analyst")]
+    }
+
+    fn sources(&self) -> BTreeMap<Oid, SourceActivity> {
+        BTreeMap::new()
     }
 }
 

@@ -80,7 +80,10 @@ fn ambiguous(plan: &dyn ExecutionPlan) -> bool {
 /// Two columns of one name.
 fn repeats(schema: &Schema) -> bool {
     let mut seen = HashSet::new();
-    !schema.fields().iter().all(|field| seen.insert(field.name()))
+    !schema
+        .fields()
+        .iter()
+        .all(|field| seen.insert(field.name()))
 }
 
 /// A union whose inputs call their columns differently.

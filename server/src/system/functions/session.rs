@@ -119,6 +119,7 @@ fn current_setting(cx: &SystemContext, row: &Row<'_>) -> Result<Cell> {
 }
 
 fn client_address(cx: &SystemContext, _: &Row<'_>) -> Result<Cell> {
-    let own = cx.activity.iter().find(|a| a.pid == cx.backend_pid);
-    Ok(own.and_then(|a| a.client_address.clone()).into())
+    let sessions = cx.live.activity();
+    let own = sessions.into_iter().find(|a| a.pid == cx.backend_pid);
+    Ok(own.and_then(|a| a.client_address).into())
 }

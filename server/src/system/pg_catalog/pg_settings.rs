@@ -5,12 +5,12 @@ use crate::system::SystemContext;
 use crate::system::frame::Frame;
 
 pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
-    for setting in &cx.settings {
+    for setting in cx.settings.iter() {
         frame.row([
-            ("name", (&setting.name).into()),
+            ("name", setting.name.into()),
             ("setting", setting.value.clone().into()),
             ("category", "weir".into()),
-            ("short_desc", (&setting.description).into()),
+            ("short_desc", setting.description.into()),
             ("context", "user".into()),
             ("vartype", "string".into()),
             ("source", "session".into()),

@@ -8,7 +8,7 @@ use crate::system::frame::{Cell, Frame};
 
 pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
     let access = cx.access();
-    for activity in &cx.activity {
+    for activity in &cx.live.activity() {
         let role = cx.catalog.role(&activity.role);
         let open = role.is_some_and(|r| access.is_member(r.oid));
         let shown = |cell: Cell| if open { cell } else { Cell::Null };

@@ -7,7 +7,7 @@ use crate::system::frame::Frame;
 
 pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
     let access = cx.access();
-    for activity in &cx.activity {
+    for activity in &cx.live.activity() {
         let role = cx.catalog.role(&activity.role);
         if !access.superuser() && !role.is_some_and(|r| access.is_member(r.oid)) {
             continue;

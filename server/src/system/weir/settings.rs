@@ -5,11 +5,11 @@ use crate::system::SystemContext;
 use crate::system::frame::Frame;
 
 pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
-    for setting in &cx.settings {
+    for setting in cx.settings.iter() {
         frame.row([
-            ("name", (&setting.name).into()),
+            ("name", setting.name.into()),
             ("value", setting.value.clone().into()),
-            ("description", (&setting.description).into()),
+            ("description", setting.description.into()),
         ])?;
     }
     Ok(())

@@ -8,13 +8,14 @@ use crate::system::frame::Frame;
 use crate::system::{SourceActivity, SourceState, SystemContext};
 
 pub(super) fn fill(frame: &mut Frame, cx: &SystemContext) -> Result<()> {
+    let sources = cx.live.sources();
     for (schema, relation) in cx.relations() {
         if !options::is_source(&relation.options) {
             continue;
         }
         let own = |name: &str| relation.options.get(&format!("source.{name}")).cloned();
         let nothing = SourceActivity::default();
-        let source = cx.sources.get(&relation.oid);
+        let source = sources.get(&relation.oid);
         let source = source.unwrap_or(&nothing);
         let state = match options::is_paused(&relation.options) {
             true => SourceState::Paused,
