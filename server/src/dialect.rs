@@ -20,6 +20,7 @@ mod drop_object;
 mod explain_materialized_view;
 mod flush_table;
 mod grant;
+mod list_rows;
 mod numbers;
 mod optimize;
 mod postgres;
@@ -163,12 +164,14 @@ pub fn parse_expr(sql: &str) -> Result<ast::Expr> {
     let dialect = WeirDialect::default();
     let piece = split::split(&dialect, sql)?.into_iter().next();
     let tokens = piece.map(|p| p.tokens).unwrap_or_default();
+    dialect.limit(tokens.len());
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
     parser.parse_expr().map_err(|e| syntax_error(sql, &e))
 }
 
 fn parse_piece(dialect: &WeirDialect, sql: &str, piece: Piece) -> Result<Statement> {
     let text = sql[piece.range.clone()].to_owned();
+    dialect.limit(piece.tokens.len());
     let mut parser = Parser::new(dialect).with_tokens_with_locations(piece.tokens);
     if !AlterTableSet::starts(&parser)
         && !AlterStreamingTable::starts(&parser)

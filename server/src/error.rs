@@ -374,7 +374,19 @@ pub fn query_state(e: &DataFusionError) -> SqlState {
     query_report(e).state
 }
 
+/// Regular expressions are compiled in several places, which all tell of it in the same words.
+fn regex_report(text: &str) -> Option<Report> {
+    let (_, why) = text.split_once("regex parse error")?;
+    let mut report = plain(SqlState("2201B"), "invalid regular expression");
+    let why = why.rsplit_once("error: ").map(|(_, why)| why.trim());
+    report.detail = why.map(str::to_owned);
+    Some(report)
+}
+
 fn query_report(e: &DataFusionError) -> Report {
+    if let Some(report) = regex_report(&e.find_root().to_string()) {
+        return report;
+    }
     match e.find_root() {
         DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
             Some(own) => own.report(),
@@ -389,12 +401,24 @@ fn query_report(e: &DataFusionError) -> Report {
             report.detail = Some(text.clone());
             report
         }
+        DataFusionError::NotImplemented(text) if text.contains("OuterReferenceColumn") => {
+            let mut report = plain(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "a subquery looks into the query around it in a way that is not supported",
+            );
+            report.hint = Some("join what it reads instead".to_owned());
+            report
+        }
         DataFusionError::NotImplemented(text) => {
             plain(SqlState::FEATURE_NOT_SUPPORTED, lower_first(text))
         }
         DataFusionError::ArrowError(arrow, _) => arrow_report(arrow),
         DataFusionError::Plan(text) => plan_report(text),
         DataFusionError::Execution(text) => execution_report(text),
+        DataFusionError::Internal(text) if text.contains("Failed to coerce types") => plain(
+            SqlState::UNDEFINED_FUNCTION,
+            "operator does not exist for these types",
+        ),
         DataFusionError::Internal(text) => masked(text),
         other => plain(
             SqlState::INTERNAL_ERROR,

@@ -13,6 +13,7 @@
 //! | `arithmetic`, `intervals`, `text` | | the functions that the rewritten plans call |
 //! | `functions` | | functions that the planner lacks, or has with another meaning |
 //! | `zones` | types are coerced | instants where the session is not in UTC |
+//! | `lateral` | the plan stands | lists of a row, unnested beside it |
 //! | `grouping` | the plan stands | grouping sets over equal columns |
 //! | `sum` | | the aggregate that does not wrap |
 //! | [`parameters`] | a statement is described | types of `$1`, `$2`, … |
@@ -25,6 +26,7 @@ mod functions;
 mod grouping;
 mod integers;
 mod intervals;
+mod lateral;
 mod operators;
 pub mod parameters;
 mod sum;
@@ -67,6 +69,15 @@ fn random_uuid() -> Arc<ScalarUDF> {
     Arc::new(function.with_aliases(["gen_random_uuid"]))
 }
 
+/// The text of a `jsonb` value: keys sorted by length and bytes, the last of equal ones, one space after
+/// each `:` and `,`.
+///
+/// # Errors
+/// 22P02 for what is not JSON.
+pub fn normal_jsonb(text: &str) -> Result<String, crate::error::Error> {
+    functions::normalized(text)
+}
+
 /// The functions that casts from and to text become. They change with the time zone, nothing else.
 pub fn is_text_conversion(function: &str) -> bool {
     text::NAMES.contains(&function) || function == grouping::NAME
@@ -78,7 +89,7 @@ pub fn is_text_conversion(function: &str) -> bool {
 /// # Errors
 /// 42804 for branches of a `CASE` whose types do not go together.
 pub fn apply(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
-    grouping::apply(integers::apply(plan)?)
+    grouping::apply(integers::apply(lateral::apply(plan)?)?)
 }
 
 /// The same for one expression over columns, with its casts.

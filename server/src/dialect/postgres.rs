@@ -1,18 +1,59 @@
 //! The SQL dialect: PostgreSQL's, with `VERSION AS OF` and `TIMESTAMP AS OF` after table names.
 
 use std::any::TypeId;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
 
 /// PostgreSQL's dialect with table versioning switched on. It answers to PostgreSQL's type id, so
 /// every branch of the parser that asks for PostgreSQL is taken; each method PostgreSQL overrides
 /// is forwarded.
-#[derive(Debug, Default)]
-pub(crate) struct WeirDialect(PostgreSqlDialect);
+#[derive(Debug)]
+pub(crate) struct WeirDialect(PostgreSqlDialect, AtomicUsize);
+
+impl Default for WeirDialect {
+    fn default() -> Self {
+        Self(PostgreSqlDialect {}, AtomicUsize::new(usize::MAX))
+    }
+}
+
+/// Expressions that any statement may begin, and how many more for each of its tokens: many times what one
+/// that can be read takes.
+const STEPS: usize = 20_000;
+const STEPS_A_TOKEN: usize = 100;
+
+impl WeirDialect {
+    /// Sets a limit to the work that the next so many tokens may make.
+    ///
+    /// The parser reads a word like `CASE` or `CAST` once as what it means and, when that fails, once more
+    /// as a name: a syntax error below twenty of them would take minutes.
+    pub(super) fn limit(&self, tokens: usize) {
+        let steps = STEPS.saturating_add(tokens.saturating_mul(STEPS_A_TOKEN));
+        self.1.store(steps, Ordering::Relaxed);
+    }
+}
 
 impl Dialect for WeirDialect {
+    fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        // the parser does not count how deep it is in these
+        let interval = |token: &Token| matches!(token, Token::Word(w) if w.keyword == Keyword::INTERVAL && w.quote_style.is_none());
+        if interval(&parser.peek_token_ref().token) && interval(&parser.peek_nth_token(1).token) {
+            let found = parser.peek_nth_token(1);
+            return Some(parser.expected("a text", found));
+        }
+        let left = |steps: usize| steps.checked_sub(1);
+        let spent = self
+            .1
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        spent
+            .is_err()
+            .then_some(Err(ParserError::RecursionLimitExceeded))
+    }
+
     fn dialect(&self) -> TypeId {
         TypeId::of::<PostgreSqlDialect>()
     }

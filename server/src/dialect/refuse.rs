@@ -9,8 +9,9 @@ use datafusion::sql::sqlparser::ast::{
 
 use datafusion::sql::sqlparser::parser::Parser;
 
+use super::split::MAX_JOINS;
 use super::words::next_words_are;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SqlState};
 
 /// Statements of the language that are not there yet, by their first words, with what to use instead.
 const LATER: &[(&[&str], &str)] = &[
@@ -96,7 +97,7 @@ impl Visitor for Refuser {
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Error> {
-        flow(select_clauses(select))
+        flow(joins(select).and_then(|()| select_clauses(select)))
     }
 
     fn pre_visit_table_factor(&mut self, table: &TableFactor) -> ControlFlow<Error> {
@@ -153,6 +154,17 @@ fn query_clauses(query: &Query) -> Result<()> {
         "the pipe operator",
         "nest the query instead",
     )
+}
+
+/// Tables that are joined by commas: the same limit as for `JOIN`, which is counted while it is split.
+fn joins(select: &Select) -> Result<()> {
+    match select.from.len() > MAX_JOINS {
+        true => Err(Error::refused(
+            SqlState::PROGRAM_LIMIT_EXCEEDED,
+            format!("more than {MAX_JOINS} tables in FROM"),
+        )),
+        false => Ok(()),
+    }
 }
 
 fn select_clauses(select: &Select) -> Result<()> {

@@ -6,13 +6,13 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
-    ObjectName, OrderBy, OrderByKind, Query, Select, SelectItem, TableAlias, TableAliasColumnDef,
-    TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, OrderBy,
+    OrderByKind, Query, Select, SelectItem, TableAlias, TableAliasColumnDef, TableFactor, Value,
+    ValueWithSpan, VisitMut, VisitorMut,
 };
 
 use super::column_names::{numbered, select_list};
-use super::spellings::call as call_of;
+use super::list_rows;
 use super::words::parts;
 use crate::error::{Error, Result};
 
@@ -31,7 +31,7 @@ pub(super) fn rewrite(tree: &mut impl VisitMut) -> Result<()> {
 
 /// Whether rows of such a function can be numbered.
 pub(super) fn is_numbered(factor: &TableFactor) -> bool {
-    unnested_rows(factor).is_some()
+    list_rows::of(factor).is_some()
 }
 
 struct SetReturning;
@@ -40,6 +40,7 @@ impl VisitorMut for SetReturning {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        list_rows::name_bare_aliases(query);
         match sorted_by_rows(query) {
             Ok(()) => ControlFlow::Continue(()),
             Err(e) => ControlFlow::Break(e),
@@ -48,6 +49,7 @@ impl VisitorMut for SetReturning {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         for item in &mut select.projection {
+            list_rows::unnest_in(item);
             match item {
                 SelectItem::UnnamedExpr(Expr::Function(call)) if is_series(call) => {
                     *item = SelectItem::ExprWithAlias {
@@ -72,7 +74,7 @@ impl VisitorMut for SetReturning {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
-        if let Some(unnested) = unnested_rows(factor) {
+        if let Some(unnested) = list_rows::of(factor) {
             *factor = unnested;
         }
         match factor {
@@ -195,171 +197,4 @@ fn unnested(call: &Function) -> Function {
         list.clauses.clear();
     }
     outer
-}
-
-/// Functions whose rows are the elements of lists: their name, their columns, the functions of the lists.
-const OF_LISTS: [(&str, &[&str], &[&str]); 14] = [
-    (
-        "json_object_keys",
-        &["json_object_keys"],
-        &["json_object_keys_list"],
-    ),
-    (
-        "jsonb_object_keys",
-        &["jsonb_object_keys"],
-        &["jsonb_object_keys_list"],
-    ),
-    (
-        "json_array_elements",
-        &["value"],
-        &["json_array_elements_list"],
-    ),
-    (
-        "jsonb_array_elements",
-        &["value"],
-        &["jsonb_array_elements_list"],
-    ),
-    (
-        "json_array_elements_text",
-        &["value"],
-        &["json_array_elements_text_list"],
-    ),
-    (
-        "jsonb_array_elements_text",
-        &["value"],
-        &["jsonb_array_elements_text_list"],
-    ),
-    (
-        "json_each",
-        &["key", "value"],
-        &["json_object_keys_list", "json_each_values_list"],
-    ),
-    (
-        "jsonb_each",
-        &["key", "value"],
-        &["jsonb_object_keys_list", "jsonb_each_values_list"],
-    ),
-    (
-        "json_each_text",
-        &["key", "value"],
-        &["json_object_keys_list", "json_each_texts_list"],
-    ),
-    (
-        "jsonb_each_text",
-        &["key", "value"],
-        &["jsonb_object_keys_list", "jsonb_each_texts_list"],
-    ),
-    (
-        "string_to_table",
-        &["string_to_table"],
-        &["string_to_array"],
-    ),
-    (
-        "regexp_split_to_table",
-        &["regexp_split_to_table"],
-        &["regexp_split_to_array"],
-    ),
-    (
-        "generate_series",
-        &["generate_series"],
-        &["generate_series"],
-    ),
-    ("unnest", &["unnest"], &[]),
-];
-
-/// `unnest(list, …)` for a function of [`OF_LISTS`] in `FROM`, and for any of them `WITH ORDINALITY`: there the
-/// numbers are one more list.
-fn unnested_rows(factor: &TableFactor) -> Option<TableFactor> {
-    let (mut lists, alias, numbered, columns) = match factor {
-        TableFactor::Table {
-            name,
-            args: Some(args),
-            alias,
-            with_ordinality,
-            ..
-        } => {
-            let name = parts(name).pop()?;
-            let (_, columns, functions) = OF_LISTS.iter().find(|(n, ..)| *n == name)?;
-            if (name == NAME || functions.is_empty()) && !with_ordinality {
-                return None;
-            }
-            let given: Option<Vec<Expr>> = args
-                .args
-                .iter()
-                .map(|arg| match arg {
-                    FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => Some(e.clone()),
-                    _ => None,
-                })
-                .collect();
-            let given = given?;
-            let lists: Vec<Expr> = match functions.is_empty() {
-                true => given,
-                false => functions
-                    .iter()
-                    .map(|f| call_of(f, given.clone()))
-                    .collect(),
-            };
-            (lists, alias, *with_ordinality, columns.to_vec())
-        }
-        TableFactor::UNNEST {
-            alias,
-            array_exprs,
-            with_offset: false,
-            with_ordinality: true,
-            ..
-        } => {
-            let columns = vec!["unnest"; array_exprs.len()];
-            (array_exprs.clone(), alias, true, columns)
-        }
-        _ => return None,
-    };
-    let mut columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
-    if numbered {
-        let lengths: Vec<Expr> = lists
-            .iter()
-            .map(|list| call_of("cardinality", vec![list.clone()]))
-            .collect();
-        let longest = match lengths.len() {
-            1 => lengths.into_iter().next()?,
-            _ => call_of("greatest", lengths),
-        };
-        let bigint = |expr| Expr::Cast {
-            kind: CastKind::DoubleColon,
-            expr: Box::new(expr),
-            data_type: DataType::BigInt(None),
-            array: false,
-            format: None,
-        };
-        let one = Expr::Value(ValueWithSpan::from(Value::Number("1".to_owned(), false)));
-        lists.push(call_of(NAME, vec![bigint(one), bigint(longest)]));
-        columns.push("ordinality".to_owned());
-    }
-    let mut alias = alias.clone();
-    let function = columns.first().cloned().unwrap_or_default();
-    let given = alias.get_or_insert_with(|| TableAlias {
-        explicit: true,
-        name: Ident::new(function),
-        columns: Vec::new(),
-        at: None,
-    });
-    // a single column goes by the alias of its function
-    if given.columns.is_empty()
-        && columns.len() == 1 + usize::from(numbered)
-        && columns[0] != "value"
-    {
-        columns[0].clone_from(&given.name.value);
-    }
-    for name in columns.iter().skip(given.columns.len()) {
-        given.columns.push(TableAliasColumnDef {
-            name: Ident::new(name),
-            data_type: None,
-        });
-    }
-    Some(TableFactor::UNNEST {
-        alias,
-        array_exprs: lists,
-        with_offset: false,
-        with_offset_alias: None,
-        with_ordinality: false,
-    })
 }

@@ -12,6 +12,8 @@ use crate::error::{Error, Report, Result, SqlState};
 const MAX_TOKENS: usize = 4_000_000;
 /// Operators in a row between two commas or parentheses.
 const MAX_CHAIN: usize = 2_000;
+/// Joins in one `FROM`: planning takes the square of them.
+pub(super) const MAX_JOINS: usize = 250;
 
 /// One statement: its tokens and the bytes of the text it takes.
 #[derive(Debug)]
@@ -80,19 +82,21 @@ fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
             Token::Whitespace(_) | Token::RParen | Token::Period => {}
             other => {
                 let links = match other {
-                    Token::Word(w) => matches!(
-                        w.keyword,
-                        Keyword::AND | Keyword::OR | Keyword::UNION | Keyword::NOT
-                    ),
-                    Token::Number(..) | Token::SingleQuotedString(_) | Token::Placeholder(_) => {
-                        false
-                    }
-                    _ => true,
+                    Token::Word(w) => match w.keyword {
+                        Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::IS => 1,
+                        Keyword::UNION | Keyword::LIKE | Keyword::ILIKE | Keyword::IN => 1,
+                        // these take the planner longer, or are deeper than they look
+                        Keyword::EXCEPT | Keyword::INTERSECT | Keyword::AT => 8,
+                        Keyword::JOIN => MAX_CHAIN / MAX_JOINS,
+                        _ => 0,
+                    },
+                    Token::Number(..) | Token::SingleQuotedString(_) | Token::Placeholder(_) => 0,
+                    _ => 1,
                 };
                 let Some(chain) = chains.last_mut() else {
                     continue;
                 };
-                *chain += usize::from(links);
+                *chain += links;
                 if *chain > MAX_CHAIN {
                     return Err(Error::refused(
                         SqlState("54001"),

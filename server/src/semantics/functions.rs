@@ -10,11 +10,13 @@
 //! | `numbers` | logarithms and powers that report what they cannot give, `width_bucket`, `div` |
 //! | `strings` | `format`, patterns, bytes |
 //! | `regex` | regular expressions |
+//! | `date_part` | fields of dates and times |
 //! | `lists` | `array_fill`, `trim_array`, `array_positions` |
 //! | `json` | operators and functions of `json` and `jsonb` |
 //!
 //! Functions here know their arguments and the session's time zone, nothing else.
 
+mod date_part;
 mod digits;
 mod instants;
 mod json;
@@ -51,12 +53,14 @@ use super::types::name;
 use crate::error::{Error, SqlState};
 use crate::types::TYPE_KEY;
 
+pub(super) use date_part::function as date_part;
 pub(super) use instants::FIELDS as DATE_FIELDS;
 pub(super) use json_value::normalized;
 
 /// All of them.
 pub(super) fn all() -> Vec<Arc<ScalarUDF>> {
-    FUNCTIONS.values().cloned().collect()
+    let own = FUNCTIONS.values().cloned();
+    own.chain([date_part::function()]).collect()
 }
 
 static FUNCTIONS: LazyLock<HashMap<&'static str, Arc<ScalarUDF>>> = LazyLock::new(|| {
@@ -496,11 +500,10 @@ impl ScalarUDFImpl for Function {
             .into_iter()
             .map(|arg| arg.into_array(rows))
             .collect::<Result<Vec<_>>>()?;
-        let null = ScalarValue::try_from(&gives)?;
         let values = (0..rows).map(|row| {
             let skip = self.entry.nulls == Nulls::Strict && arrays.iter().any(|a| a.is_null(row));
             if skip {
-                return Ok(null.clone());
+                return Ok(None);
             }
             let row = Row {
                 name: self.entry.name,
@@ -510,12 +513,18 @@ impl ScalarUDFImpl for Function {
                 row,
                 zone,
             };
-            Ok((self.entry.eval)(&row)?)
+            Ok(Some((self.entry.eval)(&row)?))
         });
         if rows == 0 {
             return Ok(ColumnarValue::Array(new_empty_array(&gives)));
         }
         let values = values.collect::<Result<Vec<_>>>()?;
+        // lists come without the tags of their elements
+        let given = values.iter().flatten().next().map(ScalarValue::data_type);
+        let null = ScalarValue::try_from(&given.unwrap_or_else(|| gives.clone()))?;
+        let values = values
+            .into_iter()
+            .map(|v| v.unwrap_or_else(|| null.clone()));
         let mut array = ScalarValue::iter_to_array(values)?;
         if array.data_type() != &gives {
             // fields of lists have other names

@@ -55,16 +55,7 @@ impl ExprPlanner for Operators {
     }
 
     fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
-        let field = match args.first() {
-            Some(Expr::Literal(value, _)) => value.try_as_str().flatten().map(str::to_lowercase),
-            _ => None,
-        };
-        match field {
-            Some(field) if functions::DATE_FIELDS.contains(&field.as_str()) => {
-                Ok(PlannerResult::Planned(functions::call("date_field", args)?))
-            }
-            _ => Ok(PlannerResult::Original(args)),
-        }
+        Ok(PlannerResult::Planned(functions::date_part().call(args)))
     }
 }
 

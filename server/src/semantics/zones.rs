@@ -89,7 +89,12 @@ pub(super) fn call(call: ScalarFunction, schema: &DFSchema, zone: Tz) -> Result<
     if !is_instant(&ty) {
         return Ok(Transformed::no(Expr::ScalarFunction(call)));
     }
+    let own = || functions::DATE_FIELDS.iter().any(|field| same(field));
     match call.name() {
+        "date_part" if own() => {
+            let field = functions::call_in("date_field", call.args.clone(), zone)?;
+            Ok(Transformed::yes(field))
+        }
         "date_part" if !same("epoch") => {
             let args = vec![field.clone(), local(value.clone(), &ty, zone)?];
             Ok(Transformed::yes(call.func.call(args)))

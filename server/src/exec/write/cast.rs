@@ -12,6 +12,7 @@ use chrono_tz::Tz;
 
 use super::is_checked_text;
 use crate::error::{Error, Result, SqlState};
+use crate::semantics;
 use crate::types::{arrow_type, is_canonical_uuid};
 use crate::values;
 
@@ -164,22 +165,35 @@ fn checked_text(array: &ArrayRef, column: &Column) -> Result<ArrayRef> {
                 .collect::<Result<StringArray>>()?;
             Ok(Arc::new(canonical))
         }
-        SqlType::Json | SqlType::Jsonb => {
+        // every jsonb is stored in its own form: equality, groups and joins compare texts
+        SqlType::Jsonb => {
+            let normal = texts
+                .iter()
+                .map(|t| t.map(semantics::normal_jsonb).transpose())
+                .collect::<Result<StringArray>>()
+                .map_err(|_| broken_json(column))?;
+            Ok(Arc::new(normal))
+        }
+        SqlType::Json => {
             let broken = texts
                 .iter()
                 .flatten()
                 .any(|t| serde_json::from_str::<serde::de::IgnoredAny>(t).is_err());
             match broken {
-                true => Err(Error::refused(
-                    SqlState::INVALID_TEXT_REPRESENTATION,
-                    format!(
-                        "invalid input syntax for type json in column \"{}\"",
-                        column.name
-                    ),
-                )),
+                true => Err(broken_json(column)),
                 false => Ok(Arc::clone(array)),
             }
         }
         _ => Ok(Arc::clone(array)),
     }
+}
+
+fn broken_json(column: &Column) -> Error {
+    Error::refused(
+        SqlState::INVALID_TEXT_REPRESENTATION,
+        format!(
+            "invalid input syntax for type json in column \"{}\"",
+            column.name
+        ),
+    )
 }

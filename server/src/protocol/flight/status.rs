@@ -9,6 +9,10 @@ use crate::error::Error;
 /// The header that carries the bare SQLSTATE.
 const SQLSTATE: &str = "x-sqlstate";
 
+/// Bytes of a message: it travels in a header, where each may become three, and clients refuse headers over
+/// 16 KiB.
+const LONGEST: usize = 4_096;
+
 /// `SQLSTATE: message`, then detail and hint on lines of their own.
 pub(super) fn status(e: &Error) -> Status {
     let report = e.report();
@@ -18,6 +22,10 @@ pub(super) fn status(e: &Error) -> Status {
     }
     if let Some(hint) = &report.hint {
         text.push_str(&format!("\nHINT: {hint}"));
+    }
+    if text.len() > LONGEST {
+        text.truncate(text.floor_char_boundary(LONGEST));
+        text.push('…');
     }
     let mut status = Status::new(report.state.grpc_code(), text);
     status

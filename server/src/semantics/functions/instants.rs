@@ -502,7 +502,7 @@ fn justified(value: IntervalMonthDayNano, hours: bool, months: bool) -> Result<S
 }
 
 /// Fields that [`field`] knows.
-pub(in crate::semantics) const FIELDS: [&str; 12] = [
+pub(in crate::semantics) const FIELDS: [&str; 22] = [
     "century",
     "centuries",
     "decade",
@@ -515,13 +515,37 @@ pub(in crate::semantics) const FIELDS: [&str; 12] = [
     "timezone",
     "timezone_hour",
     "timezone_minute",
+    "second",
+    "seconds",
+    "sec",
+    "secs",
+    "millisecond",
+    "milliseconds",
+    "msec",
+    "msecs",
+    "msecond",
+    "mseconds",
 ];
+
+/// How many of a field of seconds make one; `None` for other fields.
+fn of_a_second(field: &str) -> Option<f64> {
+    match field {
+        "second" | "seconds" | "sec" | "secs" => Some(1.0),
+        "millisecond" | "milliseconds" | "msec" | "msecs" | "msecond" | "mseconds" => Some(1e3),
+        _ => None,
+    }
+}
 
 #[expect(clippy::cast_precision_loss, reason = "years and days are small")]
 fn field(row: &Row<'_>) -> Result<ScalarValue, Error> {
     let name = row.text(0).to_ascii_lowercase();
     let float = |v: f64| Ok(ScalarValue::Float64(Some(v)));
+    // seconds come with their fraction
+    let seconds = |micros: i64, per: f64| float(micros as f64 / (SECOND as f64 / per));
     if let DataType::Interval(_) = row.ty(1) {
+        if let Some(per) = of_a_second(&name) {
+            return seconds(row.span(1).nanoseconds / 1_000 % (60 * SECOND), per);
+        }
         let years = i64::from(row.span(1).months) / 12;
         let years = match name.as_str() {
             "century" | "centuries" => years / 100,
@@ -547,6 +571,12 @@ fn field(row: &Row<'_>) -> Result<ScalarValue, Error> {
     };
     let here = at.saturating_add(east * SECOND);
     let days = here.div_euclid(DAY);
+    if let Some(per) = of_a_second(&name) {
+        return seconds(here.rem_euclid(60 * SECOND), per);
+    }
+    if let DataType::Time64(_) = row.ty(1) {
+        return Err(unknown(&name, "time"));
+    }
     let (year, ..) = civil(days);
     float(match name.as_str() {
         "century" | "centuries" if year > 0 => ((year + 99) / 100) as f64,
