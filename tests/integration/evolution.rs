@@ -111,7 +111,7 @@ async fn new_keys_become_columns_and_columns_become_wider() {
     let sql = "SELECT id, small, n, f, b, s, o FROM t ORDER BY id";
     let rows = [
         some(&["1", "1", "NULL", "NULL", "NULL", "NULL", "NULL"]),
-        some(&["2", "NULL", "5", "0.5", "t", "x", "{\"k\":[1]}"]),
+        some(&["2", "NULL", "5", "0.5", "t", "x", "{\"k\": [1]}"]),
         some(&["3", "3000000000", "6", "NULL", "NULL", "NULL", "NULL"]),
     ];
     assert_eq!(texts(&pg, sql).await, rows);
@@ -273,7 +273,7 @@ async fn a_row_without_a_place_becomes_a_letter() {
         "SELECT id, _rescued FROM t WHERE _rescued IS NOT NULL ORDER BY id",
     )
     .await;
-    assert_eq!(kept[0], some(&["3", "{\"a b\":1}"]));
+    assert_eq!(kept[0], some(&["3", "{\"a b\": 1}"]));
     assert_eq!(kept.len(), 3);
     server.stop().await;
 }

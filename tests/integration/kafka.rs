@@ -180,7 +180,7 @@ async fn what_stands_beside_the_value_becomes_columns() {
         [
             "1",
             "\\x6b31",
-            r#"{"h":["x","y"]}"#,
+            r#"{"h": ["x", "y"]}"#,
             "2023-11-14 22:13:20.123+00",
             "t",
             "0",
@@ -428,7 +428,7 @@ async fn bad_messages_become_dead_letters_in_the_same_step() {
         [
             "5000",
             "\\x6b6579",
-            r#"{"h":"x"}"#,
+            r#"{"h": "x"}"#,
             "2023-11-14 22:13:20.123+00",
             "23"
         ]

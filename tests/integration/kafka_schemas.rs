@@ -125,7 +125,7 @@ async fn avro_messages_with_a_registry() {
     let rows = three(&pg, sql).await;
     assert_eq!(rows[0], ["-1", "hello", "", "", "0"]);
     let time = "2023-11-14 22:13:20.123+00";
-    assert_eq!(rows[1], ["2", "", time, r#"{"a":4,"b":"b"}"#, "1"]);
+    assert_eq!(rows[1], ["2", "", time, r#"{"a": 4, "b": "b"}"#, "1"]);
     assert_eq!(rows[2], ["300", "", "", "", "2"]);
     // cut off, too long, no frame, no such schema
     for (n, bad) in [
@@ -256,7 +256,7 @@ async fn protobuf_messages_with_a_registry() {
     let sql = "SELECT n, text, at, more, kind, list, raw, off FROM t ORDER BY off";
     let rows = three(&pg, sql).await;
     let time = "2023-11-14 22:13:20.123456+00";
-    let more = r#"{"a":4,"b":"b"}"#;
+    let more = r#"{"a": 4, "b": "b"}"#;
     assert_eq!(
         rows[0],
         ["300", "hello", time, more, "CLICK", "{1,2}", "\\x00ff", "0"]

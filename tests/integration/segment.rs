@@ -57,9 +57,9 @@ async fn every_call_lands_in_the_table_of_its_key() {
         "alias,group,identify,page,screen,track"
     );
     let track = "SELECT event || amount::text || properties FROM events WHERE type = 'track'";
-    assert_eq!(pg.value(track).await, "Bought3{\"amount\":3}");
+    assert_eq!(pg.value(track).await, "Bought3{\"amount\": 3}");
     let plan = "SELECT properties FROM events WHERE type = 'identify'";
-    assert_eq!(pg.value(plan).await, "{\"plan\":\"pro\"}");
+    assert_eq!(pg.value(plan).await, "{\"plan\": \"pro\"}");
     let by = "SELECT DISTINCT role FROM weir.audit_log WHERE command = 'INGEST'";
     assert_eq!(pg.value(by).await, "write key of public.events");
     drop(pg);
@@ -113,7 +113,10 @@ async fn a_bad_event_does_not_reject_its_batch() {
     let pg = server.connect().await;
     assert_eq!(pg.count("SELECT count(*) FROM events").await, 2);
     let library = "SELECT DISTINCT context FROM events";
-    assert_eq!(pg.value(library).await, "{\"library\":{\"name\":\"test\"}}");
+    assert_eq!(
+        pg.value(library).await,
+        "{\"library\": {\"name\": \"test\"}}"
+    );
     // the client's clock was wrong by months, and the event a minute old when it was sent
     let age = "SELECT max(received_at - timestamp) = INTERVAL '1 minute' FROM events";
     assert_eq!(pg.value(age).await, "t");
@@ -329,7 +332,7 @@ async fn every_bad_event_becomes_a_letter_and_can_be_replayed() {
                 .join("|")
         })
         .collect();
-    let ip = "{\"ip\":\"::1\"}";
+    let ip = "{\"ip\": \"::1\"}";
     let expected = ["1|-|1", "5|2|-", "6|-|-1"].map(|row| format!("{row}|{ip}"));
     assert_eq!(rows, expected);
     server.stop().await;

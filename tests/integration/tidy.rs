@@ -71,7 +71,7 @@ const SHARED_EXEC_FILES: [(&str, &str); 17] = [
 ];
 
 /// Files under `server/src/dialect/` that are not one statement, with the reason.
-const SHARED_DIALECT_FILES: [(&str, &str); 14] = [
+const SHARED_DIALECT_FILES: [(&str, &str); 15] = [
     (
         "column_names",
         "columns without an alias: queries/select.slt",
@@ -82,6 +82,7 @@ const SHARED_DIALECT_FILES: [(&str, &str); 14] = [
     ("renamed", "the text of a view's query: ddl/alter_table.slt"),
     ("rows_in", "a condition of queries: queries/select.slt"),
     ("set_returning", "functions of queries: queries/types.slt"),
+    ("list_rows", "functions of queries: queries/lateral.slt"),
     ("using", "joins of queries: queries/select.slt"),
     ("view_query", "the text of a view's query"),
     ("postgres", "the dialect itself"),
