@@ -18,6 +18,7 @@ mod read;
 mod restore;
 mod store;
 pub mod stores;
+mod upload;
 mod vacuum;
 mod write;
 

@@ -20,10 +20,11 @@ use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
-    Result, UploadPart,
+    Result,
 };
 
 use super::crash::crash_point;
+use super::upload::Upload;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -75,14 +76,13 @@ impl ObjectStore for DurableFs {
     async fn put_multipart_opts(
         &self,
         location: &Path,
-        opts: PutMultipartOptions,
+        _: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         let target = self.inner.path_to_filesystem(location)?;
         let parent = parent_of(&target)?.to_path_buf();
         blocking(move || make_dirs_durable(&parent).map_err(|e| generic("make directory", e)))
             .await?;
-        let inner = self.inner.put_multipart_opts(location, opts).await?;
-        Ok(Box::new(DurableUpload { inner, target }))
+        Ok(Box::new(Upload::begin(target).await?))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -134,35 +134,6 @@ impl DurableFs {
     }
 }
 
-/// A multipart upload that syncs the finished file and its directory.
-#[derive(Debug)]
-struct DurableUpload {
-    inner: Box<dyn MultipartUpload>,
-    target: PathBuf,
-}
-
-#[async_trait]
-impl MultipartUpload for DurableUpload {
-    fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        self.inner.put_part(data)
-    }
-
-    async fn complete(&mut self) -> Result<PutResult> {
-        let result = self.inner.complete().await?;
-        let target = self.target.clone();
-        blocking(move || {
-            crash_point("data-before-fsync");
-            sync_file_and_dir(&target).map_err(|e| generic("sync", e))
-        })
-        .await?;
-        Ok(result)
-    }
-
-    async fn abort(&mut self) -> Result<()> {
-        self.inner.abort().await
-    }
-}
-
 fn put_durably(target: &FsPath, payload: &PutPayload, create: bool, is_log: bool) -> Result<()> {
     let parent = parent_of(target)?;
     make_dirs_durable(parent).map_err(|e| generic("make directory", e))?;
@@ -207,7 +178,7 @@ fn put_durably(target: &FsPath, payload: &PutPayload, create: bool, is_log: bool
 }
 
 /// Creates `<target>#<n>`: names with a numeric `#` suffix are invisible to listings.
-fn stage(target: &FsPath) -> std::io::Result<(File, PathBuf)> {
+pub(super) fn stage(target: &FsPath) -> std::io::Result<(File, PathBuf)> {
     let mut n: u64 = 1;
     loop {
         let mut name = target.as_os_str().to_owned();
@@ -271,7 +242,7 @@ fn sync_file_and_dir(target: &FsPath) -> std::io::Result<()> {
     }
 }
 
-fn generic(action: &str, source: std::io::Error) -> Error {
+pub(super) fn generic(action: &str, source: std::io::Error) -> Error {
     tracing::warn!(action, error = %source, "local table storage failed");
     Error::Generic {
         store: "DurableFs",
@@ -280,7 +251,7 @@ fn generic(action: &str, source: std::io::Error) -> Error {
 }
 
 /// Runs file work on the blocking pool.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
