@@ -34,6 +34,7 @@ mod text;
 mod types;
 mod zones;
 
+use arrow::array::StringArray;
 use std::sync::Arc;
 
 use datafusion::common::DFSchema;
@@ -69,13 +70,13 @@ fn random_uuid() -> Arc<ScalarUDF> {
     Arc::new(function.with_aliases(["gen_random_uuid"]))
 }
 
-/// The text of a `jsonb` value: keys sorted by length and bytes, the last of equal ones, one space after
-/// each `:` and `,`.
+/// The texts of `jsonb` values: keys sorted by length and bytes, the last of equal ones, one space after
+/// each `:` and `,`. NULL stays NULL.
 ///
 /// # Errors
-/// 22P02 for what is not JSON.
-pub fn normal_jsonb(text: &str) -> Result<String, crate::error::Error> {
-    functions::normalized(text)
+/// 22P02 if one is not JSON.
+pub fn normal_jsonb(texts: &StringArray) -> Result<StringArray, crate::error::Error> {
+    functions::normalized_all(texts)
 }
 
 /// The functions that casts from and to text become. They change with the time zone, nothing else.

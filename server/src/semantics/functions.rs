@@ -20,6 +20,7 @@ mod date_part;
 mod digits;
 mod instants;
 mod json;
+mod json_flat;
 mod json_value;
 mod lists;
 mod numbers;
@@ -55,7 +56,7 @@ use crate::types::TYPE_KEY;
 
 pub(super) use date_part::function as date_part;
 pub(super) use instants::FIELDS as DATE_FIELDS;
-pub(super) use json_value::normalized;
+pub(super) use json_flat::normalized_all;
 
 /// All of them.
 pub(super) fn all() -> Vec<Arc<ScalarUDF>> {

@@ -115,12 +115,7 @@ impl Conversion for Read {
             return Ok(Arc::new(truncated(texts, n)));
         }
         if tag.is_some_and(|t| t == "jsonb") {
-            let normal = |text: Option<&str>| text.map(functions::normalized).transpose();
-            let normal = texts
-                .iter()
-                .map(normal)
-                .collect::<Result<StringArray, _>>()?;
-            return Ok(Arc::new(normal));
+            return Ok(Arc::new(functions::normalized_all(texts)?));
         }
         let mut reader = values::reader(&self.to, zone)?;
         for text in texts {

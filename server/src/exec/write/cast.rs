@@ -167,11 +167,7 @@ fn checked_text(array: &ArrayRef, column: &Column) -> Result<ArrayRef> {
         }
         // every jsonb is stored in its own form: equality, groups and joins compare texts
         SqlType::Jsonb => {
-            let normal = texts
-                .iter()
-                .map(|t| t.map(semantics::normal_jsonb).transpose())
-                .collect::<Result<StringArray>>()
-                .map_err(|_| broken_json(column))?;
+            let normal = semantics::normal_jsonb(texts).map_err(|_| broken_json(column))?;
             Ok(Arc::new(normal))
         }
         SqlType::Json => {

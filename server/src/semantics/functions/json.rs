@@ -5,7 +5,8 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
 
-use super::json_value::{Json, Parts, Step, normalized, part, parts, quoted, read};
+use super::json_flat::normalized;
+use super::json_value::{Json, Parts, Step, part, parts, quoted, read};
 use super::{Entry, Gives, Nulls, Row, Ty, int4, invalid, strict, text, texts, variadic};
 use crate::error::{Error, SqlState};
 use crate::types::TYPE_KEY;
