@@ -8,10 +8,14 @@ use std::collections::HashSet;
 use std::hash::Hash;
 
 use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use deltalake::parquet::basic::{Compression, Encoding, ZstdLevel};
 use deltalake::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use deltalake::parquet::schema::types::ColumnPath;
+use futures::{Stream, StreamExt};
+
+use crate::error::Result;
 
 /// Values looked at to find out whether a column's repeat.
 const SAMPLE: usize = 16 * 1024;
@@ -23,6 +27,25 @@ const FALSE_POSITIVES: f64 = 0.01;
 /// Different values that a filter has room for while it is made: the rows of a full row group. What it
 /// does not need is folded away before it is written.
 const MOST_DIFFERENT: usize = 1024 * 1024;
+
+/// The first rows of a file, enough to tell how its columns are best encoded; `None` without rows.
+pub(super) async fn sample<S>(batches: &mut S) -> Result<Option<RecordBatch>>
+where
+    S: Stream<Item = Result<RecordBatch>> + Unpin,
+{
+    let (mut first, mut rows) = (Vec::new(), 0);
+    while rows < SAMPLE
+        && let Some(batch) = batches.next().await.transpose()?
+    {
+        rows += batch.num_rows();
+        first.push(batch);
+    }
+    Ok(match first.as_slice() {
+        [] => None,
+        [only] => Some(only.clone()),
+        [one, ..] => Some(concat_batches(one.schema_ref(), &first)?),
+    })
+}
 
 /// How files are written that begin with these rows: of some columns they keep Bloom filters, made for
 /// that many rows in all if their number is known.

@@ -97,7 +97,7 @@ pub async fn write_rows(snapshot: &LakeSnapshot, rows: Vec<RecordBatch>) -> Resu
 async fn write<S>(
     snapshot: &LakeSnapshot,
     schema: &SchemaRef,
-    mut batches: S,
+    batches: S,
     rows: Option<usize>,
 ) -> Result<Vec<Add>>
 where
@@ -106,8 +106,9 @@ where
     let state = snapshot.table.snapshot()?;
     let (indexed, stats) =
         get_num_idx_cols_and_stats_columns(Some(state.table_config()), HashMap::new());
-    // the first rows say how the columns are best encoded
-    let Some(first) = batches.next().await.transpose()? else {
+    // it is asked again after its end when all of it was looked at
+    let mut batches = batches.fuse();
+    let Some(first) = encoding::sample(&mut batches).await? else {
         return Ok(Vec::new());
     };
     let bloom_filters = bloom::columns(snapshot)?;

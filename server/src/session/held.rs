@@ -188,7 +188,7 @@ impl Held {
                     for rows in &insert.rows {
                         let part = behind(head.visible, rows, &table.lake.schema)?;
                         head.visible = part.hi;
-                        table.tail.push(part);
+                        table.tail.push(Arc::new(part));
                     }
                 }
                 Change::Rewrite(rewrite) => {

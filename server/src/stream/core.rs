@@ -71,7 +71,7 @@ pub(super) struct Arrived {
 pub(super) struct Captured {
     pub(super) lake: Arc<LakeSnapshot>,
     pub(super) flushed: Lsn,
-    pub(super) tail: Vec<TailBatch>,
+    pub(super) tail: Vec<Arc<TailBatch>>,
     /// Positions of its source that belong to these rows, each with that of the record it came in.
     pub(super) marks: Vec<(Lsn, (String, i64))>,
 }
@@ -266,18 +266,22 @@ impl Core {
                 Arc::clone(&lake.schema)
             };
             for part in &mut table.tail {
-                part.batch = tail::conform(&part.batch, &lake.schema)?;
+                let batch = tail::conform(&part.batch, &lake.schema)?;
+                *part = Arc::new(TailBatch { batch, ..**part });
             }
         }
         self.in_use.retire(oid, &table.lake);
         table.lake = Arc::new(lake);
         head.tables.insert(oid, Arc::new(table));
-        self.head.store(Arc::new(head));
+        let before = self.head.swap(Arc::new(head));
         if let Some(pending) = publishing.get_mut(&oid) {
             while pending.memory.front().is_some_and(|(hi, _)| *hi <= flushed) {
                 pending.memory.pop_front();
             }
         }
+        drop(publishing);
+        // a whole tail may go with it: the log's thread does not wait for that
+        drop(before);
         Ok(())
     }
 

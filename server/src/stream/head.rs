@@ -41,8 +41,9 @@ pub struct TableHead {
     pub changes: i64,
     /// What upkeep did to its stored files.
     pub upkeep: Upkeep,
-    /// Accepted and durable, not yet in `lake`; ascending.
-    pub tail: Vec<TailBatch>,
+    /// Accepted and durable, not yet in `lake`; ascending. Every group of rows makes a new head with the
+    /// batches of the one before, so they are shared.
+    pub tail: Vec<Arc<TailBatch>>,
 }
 
 /// How often stored files of a table were exchanged without a statement that changes rows.

@@ -16,9 +16,10 @@ use super::head::{Lsn, TailBatch};
 use crate::error::{Error, Result, SqlState};
 use crate::types::{DEFAULT_KEY, GENERATED_KEY, LSN, MISSING_KEY};
 
-/// Batches are merged up to this many rows and bytes; larger ones stay as they came.
-const MERGE_ROWS: usize = 32 * 1024;
-const MERGE_BYTES: usize = 8 * 1024 * 1024;
+/// Batches are merged up to this many rows and bytes; larger ones stay as they came. The log's thread
+/// copies them while the next group waits.
+const MERGE_ROWS: usize = 2 * 1024;
+const MERGE_BYTES: usize = 1024 * 1024;
 
 /// The stored schema of a streaming table: `_lsn`, then the visible columns.
 pub fn stored_schema(visible: &Schema) -> SchemaRef {
@@ -133,8 +134,8 @@ pub(super) fn with_lsn(batch: &RecordBatch, lo: Lsn, stored: &SchemaRef) -> Resu
 /// Adds a batch and merges the newest ones while they are small, sizes falling from old to new,
 /// so single-row inserts cost a logarithm each. Batches at or below `barrier` are being flushed
 /// and stay apart.
-pub(super) fn push(tail: &mut Vec<TailBatch>, batch: TailBatch, barrier: Lsn) -> Result<()> {
-    tail.push(batch);
+pub(super) fn push(tail: &mut Vec<Arc<TailBatch>>, batch: TailBatch, barrier: Lsn) -> Result<()> {
+    tail.push(Arc::new(batch));
     while let [.., older, newer] = tail.as_slice() {
         let small = older.batch.num_rows() < 2 * newer.batch.num_rows()
             && older.batch.num_rows() + newer.batch.num_rows() <= MERGE_ROWS
@@ -148,7 +149,7 @@ pub(super) fn push(tail: &mut Vec<TailBatch>, batch: TailBatch, barrier: Lsn) ->
             batch: concat_batches(older.batch.schema_ref(), [&older.batch, &newer.batch])?,
         };
         tail.truncate(tail.len() - 2);
-        tail.push(merged);
+        tail.push(Arc::new(merged));
     }
     Ok(())
 }

@@ -108,7 +108,7 @@ impl Lake {
 
     /// A streaming table's head: what is stored, and a tail above it.
     pub(crate) fn head(&self, tail: Vec<RecordBatch>) -> Arc<TableHead> {
-        let tail: Vec<TailBatch> = tail.into_iter().map(tail_batch).collect();
+        let tail = tail.into_iter().map(tail_batch).map(Arc::new).collect();
         let visible = self.schema.fields().iter().filter(|f| f.name() != LSN);
         Arc::new(TableHead {
             oid: Oid(16384),

@@ -53,7 +53,7 @@ pub(super) fn containers(
 /// Which tail batches may hold a matching row, by their log positions.
 pub(super) fn tail(
     schema: &SchemaRef,
-    tail: &[TailBatch],
+    tail: &[Arc<TailBatch>],
     predicate: Option<&Arc<dyn PhysicalExpr>>,
 ) -> Vec<bool> {
     let Ok(lsn) = schema.index_of(LSN) else {

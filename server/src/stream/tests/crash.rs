@@ -202,7 +202,7 @@ async fn refresh(stream: &Stream) {
         let tail = table.tail.iter().map(|b| b.batch.clone());
         all.into_iter().chain(tail).collect()
     } else {
-        let above = |b| tail::above(b, view.durable);
+        let above = |b: &Arc<_>| tail::above(b, view.durable);
         let rows = table.tail.iter().filter_map(above);
         rows.map(|b| b.batch).collect()
     };
