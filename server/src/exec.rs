@@ -33,6 +33,7 @@ mod lineage;
 mod lookup;
 mod merge;
 mod optimize;
+mod origins;
 mod prepare;
 mod query;
 mod refresh_materialized_view;

@@ -66,6 +66,39 @@ impl Evolution {
     }
 }
 
+/// Field metadata key of a result's column that is a table's column as it stands: see [`Origin`].
+const ORIGIN_KEY: &str = "weir.origin";
+
+/// The column of a table, or of a view, that a result's column is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The relation's id, as in `pg_class.oid`.
+    pub table: u32,
+    /// The column's number from 1, as in `pg_attribute.attnum`.
+    pub column: i16,
+}
+
+impl Origin {
+    /// The field, saying so.
+    pub fn note(self, field: &Field) -> Field {
+        let mut metadata = field.metadata().clone();
+        metadata.insert(
+            ORIGIN_KEY.to_owned(),
+            format!("{}.{}", self.table, self.column),
+        );
+        field.clone().with_metadata(metadata)
+    }
+
+    /// What a field says.
+    pub fn of(field: &Field) -> Option<Self> {
+        let (table, column) = field.metadata().get(ORIGIN_KEY)?.split_once('.')?;
+        Some(Self {
+            table: table.parse().ok()?,
+            column: column.parse().ok()?,
+        })
+    }
+}
+
 /// Field metadata key of a stored column that was added with an expression that makes its values
 /// (`GENERATED ALWAYS AS`).
 pub const GENERATED_KEY: &str = "weir.generated";

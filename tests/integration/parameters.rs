@@ -139,3 +139,78 @@ async fn declared_types_hold_for_every_value() {
         assert_eq!(row.get::<_, i64>(0), wanted, "{sql}");
     }
 }
+
+/// Drivers ask `pg_attribute` for what RowDescription says a column is: names, NULLs, whose rows they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_of_results_tell_their_table() {
+    let server = TestServer::start().await;
+    let pg = server.connect().await;
+    for sql in [
+        "CREATE TABLE sales (id INT NOT NULL, region TEXT, amount DOUBLE)",
+        "CREATE STREAMING TABLE clicks (at TIMESTAMPTZ, id INT)",
+        "CREATE VIEW big AS SELECT region AS place, id FROM sales WHERE amount > 10",
+        "CREATE MATERIALIZED VIEW totals AS SELECT id, count(*) AS n FROM clicks GROUP BY id",
+        "INSERT INTO sales VALUES (1, 'north', 20)",
+    ] {
+        pg.run(sql).await;
+    }
+    // as PostgreSQL 15 tells it
+    let expected: &[(&str, &str)] = &[
+        ("SELECT * FROM sales", "sales.id sales.region sales.amount"),
+        (
+            "SELECT amount AS x, id FROM sales WHERE id > 1",
+            "sales.amount sales.id",
+        ),
+        (
+            "SELECT id + 1, id::bigint, 1, lower(region) FROM sales",
+            "- - - -",
+        ),
+        (
+            "SELECT * FROM clicks ORDER BY at LIMIT 1",
+            "clicks.at clicks.id",
+        ),
+        (
+            "SELECT s.*, c.id FROM sales s LEFT JOIN clicks c ON c.id = s.id",
+            "sales.id sales.region sales.amount clicks.id",
+        ),
+        (
+            "SELECT q.y FROM (SELECT region AS y FROM sales) AS q",
+            "sales.region",
+        ),
+        (
+            "WITH q AS (SELECT region FROM sales) SELECT region FROM q",
+            "sales.region",
+        ),
+        (
+            "SELECT region, count(*) FROM sales GROUP BY region",
+            "sales.region -",
+        ),
+        ("SELECT DISTINCT region FROM sales", "sales.region"),
+        (
+            "SELECT id, row_number() OVER (ORDER BY id) FROM sales",
+            "sales.id -",
+        ),
+        ("SELECT id FROM sales UNION ALL SELECT id FROM sales", "-"),
+        ("SELECT * FROM big", "big.place big.id"),
+        ("SELECT b.id FROM big b", "big.id"),
+        ("SELECT n, id FROM totals", "totals.n totals.id"),
+        ("SELECT n FROM totals WHERE id = $1", "totals.n"),
+    ];
+    let name = "SELECT c.relname::text || '.' || a.attname::text FROM pg_class c \
+                JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.oid = $1 AND a.attnum = $2";
+    let name = pg.client().prepare(name).await.unwrap();
+    for (sql, told) in expected {
+        let prepared = pg.client().prepare(sql).await.unwrap();
+        let mut names = Vec::new();
+        for column in prepared.columns() {
+            names.push(match (column.table_oid(), column.column_id()) {
+                (Some(table), Some(number)) => {
+                    let row = pg.client().query_one(&name, &[&table, &number]).await;
+                    row.expect(sql).get(0)
+                }
+                _ => "-".to_owned(),
+            });
+        }
+        assert_eq!(names.join(" "), *told, "{sql}");
+    }
+}

@@ -32,7 +32,7 @@ const FUNCTIONS_TESTED_ELSEWHERE: [(&str, &str); 0] = [];
 /// Files under `server/src/exec/` that are not one statement, with the reason. Every other file there has a
 /// test file of its name somewhere under `tests/slt/`, and every statement of ours a file in `dialect/`,
 /// one in `exec/` and that test file.
-const SHARED_EXEC_FILES: [(&str, &str); 17] = [
+const SHARED_EXEC_FILES: [(&str, &str); 18] = [
     (
         "copy",
         "data of COPY, which SQL logic files cannot carry: integration/copy.rs",
@@ -48,6 +48,10 @@ const SHARED_EXEC_FILES: [(&str, &str); 17] = [
     (
         "lineage",
         "edges of every statement: system/lineage_edges.slt",
+    ),
+    (
+        "origins",
+        "columns of results, as the protocol tells them: integration/parameters.rs",
     ),
     ("query", "SELECT: the files under queries/"),
     ("relations", "names, for the statements that define"),

@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
     Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, Statement as Ast, TableFactor,
 };
 
-use super::{Outcome, Run, query, rows};
+use super::{Outcome, Run, origins, query, rows};
 use crate::engine::lookups::{Known, Question};
 use crate::engine::scope::Scope;
 use crate::error::Result;
@@ -93,10 +93,11 @@ async fn understood(run: &Run, asked: &Query) -> Result<Option<Known>> {
     let Some(kept) = kept(lookup.view()) else {
         return Ok(None);
     };
+    let schema = query::output_schema(asked, plan.schema().as_arrow());
     Ok(Some(Known {
         lookup,
         kept,
-        schema: query::output_schema(asked, plan.schema().as_arrow()),
+        schema: origins::noted(&schema, &plan, &scope),
         touched: scope.touched_oids(),
     }))
 }

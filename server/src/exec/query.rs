@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{
     VisitorMut,
 };
 
-use super::{Outcome, Run, rows, series, set_config};
+use super::{Outcome, Run, origins, rows, series, set_config};
 use crate::dialect::column_names;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
@@ -37,6 +37,7 @@ pub(super) async fn execute(run: &Run, query: &Query) -> Result<Outcome> {
         None => stream(run, &state, &plan).await?,
     };
     let schema = output_schema(query, &stream.schema());
+    let schema = origins::noted(&schema, &plan, &run.scope);
     Ok(Outcome::Rows {
         tag: "SELECT",
         schema: Arc::clone(&schema),
@@ -93,11 +94,13 @@ pub(super) async fn describe(
     let (scope, mut shown) = with_lsn(&run.scope, query);
     set_config::put_values(&mut shown)?;
     let state = scope.state()?;
-    let (params, plan) = parameters(&state, Ast::Query(Box::new(shown)), hints).await?;
+    let (params, written) = parameters(&state, Ast::Query(Box::new(shown)), hints).await?;
+    let plan = written.clone();
     let plan = state
         .analyzer()
         .execute_and_check(plan, state.config_options(), |_, _| {})?;
     let schema = output_schema(query, plan.schema().as_arrow());
+    let schema = origins::noted(&schema, &written, &run.scope);
     Ok(Description {
         params,
         schema: Some(schema),

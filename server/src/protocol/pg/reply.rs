@@ -4,6 +4,7 @@ use arrow::datatypes::Schema;
 
 use crate::error::{Error, Report, Result, SqlState};
 use crate::session::TransactionStatus;
+use crate::types::Origin;
 use crate::values::{PgType, WireFormat};
 
 /// Appends a message: type, length, and the body that `body` writes.
@@ -152,7 +153,9 @@ pub(super) fn row_description(
         for (i, field) in schema.fields().iter().enumerate() {
             let ty = PgType::of(field);
             text(out, field.name());
-            out.extend_from_slice(&[0; 6]); // no table, no column number
+            let (table, column) = Origin::of(field).map_or((0, 0), |o| (o.table, o.column));
+            out.extend_from_slice(&table.to_be_bytes());
+            out.extend_from_slice(&column.to_be_bytes());
             out.extend_from_slice(&ty.oid.to_be_bytes());
             out.extend_from_slice(&ty.size.to_be_bytes());
             out.extend_from_slice(&ty.typmod.to_be_bytes());
