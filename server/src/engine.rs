@@ -251,6 +251,10 @@ impl Live for Engine {
         self.sessions.list()
     }
 
+    fn stop(&self, pid: i32, session_too: bool) -> bool {
+        self.sessions.stop(pid, session_too)
+    }
+
     fn sources(&self) -> BTreeMap<Oid, SourceActivity> {
         self.sources.list()
     }

@@ -128,7 +128,6 @@ pub struct Session {
     /// A table that it may write whatever its role: a write key opened it.
     opened: Option<Oid>,
     inner: Mutex<Inner>,
-    running: Mutex<CancellationToken>,
     /// Itself: statements keep their session alive.
     me: Weak<Session>,
 }
@@ -208,7 +207,6 @@ impl Session {
                 notices: Vec::new(),
                 temporary: false,
             }),
-            running: Mutex::new(engine.stop.child_token()),
         })
     }
 
@@ -475,10 +473,17 @@ impl Session {
 
     /// Cancels the running statement, if any; the session goes on.
     pub fn cancel_running(&self) {
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .cancel();
+        self.seat.stops.cancel_statement();
+    }
+
+    /// Its number, as `pg_stat_activity` has it.
+    pub fn pid(&self) -> i32 {
+        self.seat.pid
+    }
+
+    /// Cancelled when somebody ends the session.
+    pub fn ending(&self) -> CancellationToken {
+        self.seat.stops.session.clone()
     }
 
     /// The settings, for the statements that change them.
@@ -576,7 +581,7 @@ impl Session {
 
     fn run(&self, statement: &Arc<Statement>, params: Vec<ScalarValue>) -> Result<Run> {
         let token = self.engine.stop.child_token();
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = token.clone();
+        self.seat.stops.next_statement(token.clone());
         let timeout = self.inner().settings.statement_timeout();
         Ok(Run {
             scope: Arc::new(self.scope()?),

@@ -79,6 +79,9 @@ pub trait Live: std::fmt::Debug + Send + Sync {
     /// What all connections are doing.
     fn activity(&self) -> Vec<Activity>;
 
+    /// Cancels what a connection is doing, or ends it as well; false when there is none of that number.
+    fn stop(&self, pid: i32, session_too: bool) -> bool;
+
     /// What feeds streaming tables, by table.
     fn sources(&self) -> BTreeMap<Oid, SourceActivity>;
 }

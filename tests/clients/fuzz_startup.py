@@ -103,7 +103,10 @@ class Door:
                 elif step[0] == "wait":
                     time.sleep(min(step[1], 2000) / 1000)
                 elif step[0] == "half" and not line.closed:
-                    line.socket.shutdown(socket.SHUT_WR)
+                    try:
+                        line.socket.shutdown(socket.SHUT_WR)
+                    except OSError:  # the server was first
+                        line.closed = True
                 elif step[0] == "reset":
                     line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     return wrong
@@ -125,7 +128,10 @@ class Door:
                     break
             if not line.closed:
                 try:
-                    line.socket.shutdown(socket.SHUT_WR)
+                    try:
+                        line.socket.shutdown(socket.SHUT_WR)
+                    except OSError:  # the server was first
+                        line.closed = True
                 except OSError:
                     pass
                 if not self.exchange(line, b"", lambda: False, 10):

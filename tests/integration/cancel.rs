@@ -80,3 +80,55 @@ async fn a_client_that_goes_away_ends_its_statement() {
     server.stop().await;
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
+
+/// Administrators and the role itself stop what runs elsewhere, by the number that `pg_stat_activity` has.
+#[tokio::test(flavor = "multi_thread")]
+async fn others_statements_and_sessions_are_ended_by_number() {
+    let server = TestServer::start().await;
+    let admin = server.connect().await;
+    for role in ["one", "two"] {
+        let password = tests::PASSWORD;
+        admin
+            .run(&format!("CREATE ROLE {role} LOGIN PASSWORD '{password}'"))
+            .await;
+    }
+    let one = server.connect_as("one", tests::PASSWORD).await;
+    let two = server.connect_as("two", tests::PASSWORD).await;
+    let pid = one.value("SELECT pg_backend_pid()").await;
+    let stop = async |by: &tests::PgSession, function: &str| {
+        by.rows(&format!("SELECT {function}({pid})")).await
+    };
+
+    // planning and describing do nothing
+    admin
+        .run(&format!("EXPLAIN SELECT pg_terminate_backend({pid})"))
+        .await;
+    assert_eq!(one.value("SELECT 1").await, "1");
+    for function in ["pg_cancel_backend", "pg_terminate_backend"] {
+        let refused = stop(&two, function).await.unwrap_err();
+        assert_eq!(refused.state, "42501", "{refused}");
+        let own = admin.value("SELECT pg_backend_pid()").await;
+        let refused = two.failure(&format!("SELECT {function}({own})")).await;
+        assert_eq!(refused.state, "42501", "{refused}");
+        let nobody = format!("SELECT {function}(2000000000)");
+        assert_eq!(admin.value(&nobody).await, "f");
+    }
+
+    let begun = Instant::now();
+    let (failure, ()) = tokio::join!(one.failure(ENDLESS), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stop(&admin, "pg_cancel_backend").await.unwrap();
+    });
+    assert_eq!(failure.state, "57014", "{failure}");
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert_eq!(one.value("SELECT 1").await, "1", "the session goes on");
+
+    stop(&admin, "pg_terminate_backend").await.unwrap();
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'one'";
+    tests::wait::until("the session is gone", SOON, || async {
+        (admin.count(open).await == 0).then_some(())
+    })
+    .await;
+    assert!(one.rows("SELECT 1").await.is_err());
+    server.stop().await;
+}

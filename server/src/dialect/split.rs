@@ -14,6 +14,11 @@ const MAX_TOKENS: usize = 4_000_000;
 const MAX_CHAIN: usize = 2_000;
 /// Joins in one `FROM`: planning takes the square of them.
 pub(super) const MAX_JOINS: usize = 250;
+/// Links of a chain that a `UNION` counts for: without optimization each takes several times the stack.
+const UNION_LINKS: usize = if cfg!(debug_assertions) { 4 } else { 1 };
+/// Subqueries of expressions in each other: the planner checks each once more for every one around it,
+/// so that one more doubles its time.
+const MAX_SUBQUERIES: usize = 14;
 
 /// One statement: its tokens and the bytes of the text it takes.
 #[derive(Debug)]
@@ -65,26 +70,46 @@ fn plain(mut token: TokenWithSpan) -> TokenWithSpan {
 }
 
 /// Refuses a chain of operators whose syntax tree would be too deep to walk: parentheses are bounded by
-/// the parser, `1 + 1 + 1 …` is not.
+/// the parser, `1 + 1 + 1 …` is not. And subqueries that would take too long to plan.
 fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
     let mut chains = vec![0_usize];
+    // for each open parenthesis: whether it may begin a subquery of an expression, and does
+    let mut opened: Vec<bool> = Vec::new();
+    let mut before: Option<&Token> = None;
     for token in tokens {
+        if let Token::Whitespace(_) = token.token {
+            continue;
+        }
+        let last = before.replace(&token.token);
+        if last == Some(&Token::LParen)
+            && let Some(subquery) = opened.last_mut()
+        {
+            *subquery &= is_keyword(&token.token, &[Keyword::SELECT, Keyword::WITH]);
+            if opened.iter().filter(|subquery| **subquery).count() > MAX_SUBQUERIES {
+                return Err(too_deep().with_hint("use WITH, or joins"));
+            }
+        }
         match &token.token {
-            Token::LParen => chains.push(0),
+            Token::LParen => {
+                chains.push(0);
+                opened.push(!last.is_some_and(|last| is_keyword(last, &BEFORE_TABLES)));
+            }
             Token::RParen if chains.len() > 1 => {
                 chains.pop();
+                opened.pop();
             }
             Token::Comma | Token::SemiColon => {
                 if let Some(chain) = chains.last_mut() {
                     *chain = 0;
                 }
             }
-            Token::Whitespace(_) | Token::RParen | Token::Period => {}
+            Token::RParen | Token::Period => {}
             other => {
                 let links = match other {
                     Token::Word(w) => match w.keyword {
                         Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::IS => 1,
-                        Keyword::UNION | Keyword::LIKE | Keyword::ILIKE | Keyword::IN => 1,
+                        Keyword::LIKE | Keyword::ILIKE | Keyword::IN => 1,
+                        Keyword::UNION => UNION_LINKS,
                         // these take the planner longer, or are deeper than they look
                         Keyword::EXCEPT | Keyword::INTERSECT | Keyword::AT => 8,
                         Keyword::JOIN => MAX_CHAIN / MAX_JOINS,
@@ -98,15 +123,31 @@ fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
                 };
                 *chain += links;
                 if *chain > MAX_CHAIN {
-                    return Err(Error::refused(
-                        SqlState("54001"),
-                        "statement is nested too deeply",
-                    ));
+                    return Err(too_deep());
                 }
             }
         }
     }
     Ok(())
+}
+
+/// What stands before a parenthesis with a table, or part of a query, in it.
+const BEFORE_TABLES: [Keyword; 7] = [
+    Keyword::FROM,
+    Keyword::JOIN,
+    Keyword::LATERAL,
+    Keyword::AS,
+    Keyword::UNION,
+    Keyword::EXCEPT,
+    Keyword::INTERSECT,
+];
+
+fn is_keyword(token: &Token, any: &[Keyword]) -> bool {
+    matches!(token, Token::Word(word) if any.contains(&word.keyword))
+}
+
+fn too_deep() -> Error {
+    Error::refused(SqlState("54001"), "statement is nested too deeply")
 }
 
 fn push(pieces: &mut Vec<Piece>, tokens: Vec<TokenWithSpan>, sql: &str, lines: &[usize]) {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::system::Activity;
 
 /// Open sessions by their number.
@@ -14,7 +16,40 @@ pub struct Sessions(Mutex<Seats>);
 #[derive(Debug, Default)]
 struct Seats {
     last: i32,
-    taken: BTreeMap<i32, Arc<Mutex<Activity>>>,
+    taken: BTreeMap<i32, Taken>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    activity: Arc<Mutex<Activity>>,
+    stops: Arc<Stops>,
+}
+
+/// How others end what a session does.
+#[derive(Debug)]
+pub struct Stops {
+    /// The statement that runs.
+    statement: Mutex<CancellationToken>,
+    /// The session: its connection ends when this is cancelled.
+    pub session: CancellationToken,
+}
+
+impl Stops {
+    /// Another statement begins.
+    pub fn next_statement(&self, token: CancellationToken) {
+        *self.statement() = token;
+    }
+
+    /// Cancels the statement that runs, if one does.
+    pub fn cancel_statement(&self) {
+        self.statement().cancel();
+    }
+
+    fn statement(&self) -> std::sync::MutexGuard<'_, CancellationToken> {
+        self.statement
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One session's place in [`Sessions`]; leaves it when dropped.
@@ -24,11 +59,17 @@ pub struct Seat {
     pub pid: i32,
     /// What it is doing.
     pub activity: Arc<Mutex<Activity>>,
+    /// How it is ended.
+    pub stops: Arc<Stops>,
 }
 
 impl Sessions {
     /// Enters a session.
     pub fn enter(&self, session: &str, door: &str, role: &str) -> Seat {
+        let stops = Arc::new(Stops {
+            statement: Mutex::default(),
+            session: CancellationToken::new(),
+        });
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.last = all.last.checked_add(1).unwrap_or(1);
         let pid = all.last;
@@ -44,8 +85,16 @@ impl Sessions {
             started_at_micros: None,
             connected_at_micros: Some(now_micros()),
         }));
-        all.taken.insert(pid, Arc::clone(&activity));
-        Seat { pid, activity }
+        let taken = Taken {
+            activity: Arc::clone(&activity),
+            stops: Arc::clone(&stops),
+        };
+        all.taken.insert(pid, taken);
+        Seat {
+            pid,
+            activity,
+            stops,
+        }
     }
 
     /// Takes a session out.
@@ -62,8 +111,25 @@ impl Sessions {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.taken
             .values()
-            .map(|a| a.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            .map(|taken| {
+                let activity = taken.activity.lock();
+                activity.unwrap_or_else(PoisonError::into_inner).clone()
+            })
             .collect()
+    }
+
+    /// Cancels the statement of a session, or ends the session with it; false when there is none of
+    /// that number.
+    pub fn stop(&self, pid: i32, session_too: bool) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(taken) = all.taken.get(&pid) else {
+            return false;
+        };
+        if session_too {
+            taken.stops.session.cancel();
+        }
+        taken.stops.cancel_statement();
+        true
     }
 }
 

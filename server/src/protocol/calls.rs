@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
+use tokio_util::sync::CancellationToken;
 
 use crate::dialect::Statement;
 use crate::error::{Report, Result};
@@ -53,6 +54,12 @@ pub trait SessionCalls: Send + Sync {
     fn give_up_implicit(&self) {}
     /// Cancels the running statement.
     fn cancel_running(&self);
+    /// Its number, told to the client.
+    fn pid(&self) -> i32;
+    /// Cancelled when somebody ends the session.
+    fn ending(&self) -> CancellationToken {
+        CancellationToken::new()
+    }
 }
 
 #[async_trait]
@@ -115,5 +122,13 @@ impl SessionCalls for Session {
 
     fn cancel_running(&self) {
         self.cancel_running();
+    }
+
+    fn pid(&self) -> i32 {
+        self.pid()
+    }
+
+    fn ending(&self) -> CancellationToken {
+        self.ending()
     }
 }

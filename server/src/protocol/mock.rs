@@ -293,6 +293,10 @@ impl SessionCalls for MockSession {
     }
 
     fn cancel_running(&self) {}
+
+    fn pid(&self) -> i32 {
+        1
+    }
 }
 
 #[async_trait]

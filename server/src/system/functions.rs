@@ -49,7 +49,11 @@ pub(super) fn all(cx: &Arc<SystemContext>) -> Vec<Arc<ScalarUDF>> {
             // overloads
             signature: Signature::one_of(
                 vec![TypeSignature::Nullary, TypeSignature::VariadicAny],
-                Volatility::Stable,
+                // what acts on others must not run while a statement is planned
+                match session::ACTING.contains(&name) {
+                    true => Volatility::Volatile,
+                    false => Volatility::Stable,
+                },
             ),
         };
         Arc::new(ScalarUDF::from(function))

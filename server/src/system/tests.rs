@@ -96,6 +96,10 @@ impl Live for Two {
         vec![activity(7, "weir"), activity(8, "analyst")]
     }
 
+    fn stop(&self, _: i32, _: bool) -> bool {
+        false
+    }
+
     fn sources(&self) -> BTreeMap<Oid, SourceActivity> {
         BTreeMap::new()
     }

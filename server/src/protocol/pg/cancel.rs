@@ -8,35 +8,22 @@ use crate::protocol::calls::SessionCalls;
 /// The sessions of this door by the process number told to their clients.
 #[derive(Default)]
 pub(super) struct Registry {
-    inner: Mutex<Inner>,
+    sessions: Mutex<Keys>,
 }
 
-#[derive(Default)]
-struct Inner {
-    last: i32,
-    sessions: HashMap<i32, (u32, Weak<dyn SessionCalls>)>,
-}
+/// Each session's secret, by its number.
+type Keys = HashMap<i32, (u32, Weak<dyn SessionCalls>)>;
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Keys> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a session its key, until the value is dropped.
     pub(super) fn register(self: &Arc<Self>, session: &Arc<dyn SessionCalls>) -> Registered {
         let secret = rand::random();
-        let mut inner = self.lock();
-        let mut pid = inner.last;
-        loop {
-            pid = if pid == i32::MAX { 1 } else { pid + 1 };
-            if !inner.sessions.contains_key(&pid) {
-                break;
-            }
-        }
-        inner.last = pid;
-        inner
-            .sessions
-            .insert(pid, (secret, Arc::downgrade(session)));
+        let pid = session.pid();
+        self.lock().insert(pid, (secret, Arc::downgrade(session)));
         Registered {
             registry: Arc::clone(self),
             pid,
@@ -46,7 +33,7 @@ impl Registry {
 
     /// Cancels the running statement of the session, if the secret is its own.
     pub(super) fn cancel(&self, pid: i32, secret: &[u8]) {
-        let found = self.lock().sessions.get(&pid).cloned();
+        let found = self.lock().get(&pid).cloned();
         let Some((own, session)) = found else { return };
         let own = own.to_be_bytes();
         // every byte is looked at, wherever the first difference lies
@@ -63,7 +50,6 @@ impl Registry {
     pub(super) fn cancel_all(&self) {
         let all: Vec<_> = self
             .lock()
-            .sessions
             .values()
             .filter_map(|(_, session)| session.upgrade())
             .collect();
@@ -82,6 +68,6 @@ pub(super) struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.registry.lock().sessions.remove(&self.pid);
+        self.registry.lock().remove(&self.pid);
     }
 }

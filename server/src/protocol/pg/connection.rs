@@ -49,8 +49,9 @@ impl Connection {
         if self.wire.flush().await.is_err() {
             return;
         }
+        let ending = self.session.ending();
         let end = loop {
-            if let Err(end) = self.step(stop).await {
+            if let Err(end) = self.step(stop, &ending).await {
                 break end;
             }
         };
@@ -65,15 +66,21 @@ impl Connection {
     }
 
     /// One message.
-    async fn step(&mut self, stop: &CancellationToken) -> Result<(), Broken> {
+    async fn step(
+        &mut self,
+        stop: &CancellationToken,
+        ending: &CancellationToken,
+    ) -> Result<(), Broken> {
+        let ended = || {
+            Broken::fatal(
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection due to administrator command",
+            )
+        };
         let frame = tokio::select! {
             biased;
-            () = stop.cancelled() => {
-                return Err(Broken::fatal(
-                    SqlState::ADMIN_SHUTDOWN,
-                    "terminating connection due to administrator command",
-                ));
-            }
+            () = stop.cancelled() => return Err(ended()),
+            () = ending.cancelled() => return Err(ended()),
             frame = self.wire.frame() => frame?,
         };
         let kind = frame.kind;

@@ -4,6 +4,7 @@ use catalog::{Oid, Schema};
 
 use super::{Entry, Row};
 use crate::error::{Error, Result, SqlState};
+use crate::system::access::Access;
 use crate::system::frame::{Cell, Kind};
 use crate::system::{SCHEMAS, SystemContext};
 
@@ -29,6 +30,12 @@ pub(super) const LIST: &[Entry] = &[
         Ok(cx.backend_pid.into())
     }),
     ("current_setting", Kind::Text, current_setting),
+    ("pg_cancel_backend", Kind::Bool, |cx, row| {
+        stop(cx, row, false)
+    }),
+    ("pg_terminate_backend", Kind::Bool, |cx, row| {
+        stop(cx, row, true)
+    }),
     ("pg_is_in_recovery", Kind::Bool, |_, _| Ok(false.into())),
     ("txid_current", Kind::Int8, |cx, _| {
         Ok(cx.catalog.generation.into())
@@ -59,6 +66,9 @@ pub(super) const LIST: &[Entry] = &[
     ("inet_server_port", Kind::Int4, |_, _| Ok(Cell::Null)),
     ("inet_client_addr", Kind::Text, client_address),
 ];
+
+/// Those that do something to other sessions.
+pub(super) const ACTING: &[&str] = &["pg_cancel_backend", "pg_terminate_backend"];
 
 /// What clients read to learn which PostgreSQL they talk to.
 fn version() -> String {
@@ -122,4 +132,39 @@ fn client_address(cx: &SystemContext, _: &Row<'_>) -> Result<Cell> {
     let sessions = cx.live.activity();
     let own = sessions.into_iter().find(|a| a.pid == cx.backend_pid);
     Ok(own.and_then(|a| a.client_address).into())
+}
+
+/// Cancels the statement of the session with that number, or ends the session as well. A role may do that
+/// to its own sessions and those of roles it is a member of; only a superuser to those of superusers.
+fn stop(cx: &SystemContext, row: &Row<'_>, session_too: bool) -> Result<Cell> {
+    let Some(pid) = row.int(0) else {
+        return Ok(Cell::Null);
+    };
+    let Some(session) = cx
+        .live
+        .activity()
+        .into_iter()
+        .find(|a| i64::from(a.pid) == pid)
+    else {
+        return Ok(false.into());
+    };
+    let access = Access::new(&cx.catalog, &cx.role);
+    // a session of a write key has a role that the catalog does not know
+    let theirs = cx.catalog.role(&session.role);
+    let may = access.superuser()
+        || theirs.is_some_and(|role| !role.superuser && access.is_member(role.oid));
+    if !may {
+        let (what, whose) = match session_too {
+            true => ("terminate process", "process is being terminated"),
+            false => ("cancel query", "query is being canceled"),
+        };
+        return Err(Error::refused(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            format!("permission denied to {what}"),
+        )
+        .with_detail(format!(
+            "only superusers and members of the role whose {whose} may do that"
+        )));
+    }
+    Ok(cx.live.stop(session.pid, session_too).into())
 }

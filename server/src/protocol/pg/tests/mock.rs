@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{
@@ -454,6 +454,11 @@ impl SessionCalls for Backend {
 
     fn cancel_running(&self) {
         self.cancel.notify_waiters();
+    }
+
+    fn pid(&self) -> i32 {
+        static LAST: AtomicI32 = AtomicI32::new(0);
+        LAST.fetch_add(1, Ordering::Relaxed)
     }
 }
 
