@@ -97,7 +97,7 @@ impl Visitor for Refuser {
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Error> {
-        flow(joins(select).and_then(|()| select_clauses(select)))
+        flow(lengths(select).and_then(|()| select_clauses(select)))
     }
 
     fn pre_visit_table_factor(&mut self, table: &TableFactor) -> ControlFlow<Error> {
@@ -156,8 +156,18 @@ fn query_clauses(query: &Query) -> Result<()> {
     )
 }
 
-/// Tables that are joined by commas: the same limit as for `JOIN`, which is counted while it is split.
-fn joins(select: &Select) -> Result<()> {
+/// Columns that a select list may name: planning takes the square of them. Wildcards are free.
+const MAX_ITEMS: usize = 4_096;
+
+/// What planning takes the square of: items, and tables that are joined by commas, to which the same limit
+/// applies as to `JOIN`, which is counted while the text is split.
+fn lengths(select: &Select) -> Result<()> {
+    if select.projection.len() > MAX_ITEMS {
+        return Err(Error::refused(
+            SqlState("54011"),
+            format!("target lists can have at most {MAX_ITEMS} entries"),
+        ));
+    }
     match select.from.len() > MAX_JOINS {
         true => Err(Error::refused(
             SqlState::PROGRAM_LIMIT_EXCEEDED,

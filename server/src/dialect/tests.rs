@@ -155,3 +155,30 @@ proptest::proptest! {
         let _ = parse(&words.join(" "));
     }
 }
+
+#[test]
+fn refuses_what_would_take_too_long_to_plan() {
+    let items = |n: usize| format!("SELECT 1{}", ", 1".repeat(n - 1));
+    assert!(parse(&items(4096)).is_ok());
+    assert_eq!(state(&items(4097)), "54011");
+    let nested = |n: usize| format!("SELECT {}1{}", "(SELECT ".repeat(n), ")".repeat(n));
+    assert!(parse(&nested(14)).is_ok());
+    assert_eq!(state(&nested(15)), "54001");
+    let within = |n: usize| {
+        format!(
+            "SELECT 1 WHERE {}true{}",
+            "1 IN (SELECT 1 WHERE ".repeat(n),
+            ")".repeat(n)
+        )
+    };
+    assert!(parse(&within(14)).is_ok());
+    assert_eq!(state(&within(15)), "54001");
+    // tables and parentheses are none
+    let tables = format!(
+        "SELECT * FROM {}t{}",
+        "(SELECT * FROM ".repeat(16),
+        ") s".repeat(16)
+    );
+    assert!(parse(&tables).is_ok());
+    assert!(parse(&format!("SELECT {}1{}", "(".repeat(20), ")".repeat(20))).is_ok());
+}
