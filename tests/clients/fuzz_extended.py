@@ -179,7 +179,7 @@ class Door:
             lies = any(s[0] == "raw" and s[3] is not None for s in steps)
             runs = sum(1 for s in steps if s[0] in ("Q", "E", "P", "F"))
             many = sum(evaluate(s[1]).count(b";") for s in steps if s[0] == "Q")
-            deadline = 15 + (STATEMENT_SECONDS + 1) * (runs + many)
+            deadline = min(15 + (STATEMENT_SECONDS + 1) * (runs + many), 120)
             data = frame("Q", b"SET statement_timeout = '%d s'\0" % STATEMENT_SECONDS)
             start = len(line.got)
             for step in steps:
@@ -198,7 +198,7 @@ class Door:
                 data += end + frame("Q", b"SELECT '%s'\0" % MARK.encode())
 
                 def marked(got):
-                    return got[-1][0] == "Z" and ("D", [MARK.encode()]) in got[-4:]
+                    return got[-1][0] == "Z" and line.row == [MARK.encode()]
 
                 ended = line.exchange(data, marked, deadline)
             if not ended:

@@ -144,6 +144,7 @@ class Line:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.reader = Reader()
         self.got = []
+        self.row = None  # the last one that came
         self.closed = False
 
     def exchange(self, data, until, seconds):
@@ -166,7 +167,9 @@ class Line:
                     self.closed = not came
                     self.reader.feed(came)
                     for kind, body in self.reader.messages():
-                        # rows are checked and counted, not kept: there may be many
+                        # rows are checked, not kept: there may be many
+                        if kind == "D":
+                            self.row = body
                         if kind != "D" or len(self.got) < 2000:
                             self.got.append((kind, body))
                         if kind == "D" and self.reader.columns and len(self.reader.columns) == len(body):
