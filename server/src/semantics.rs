@@ -34,9 +34,9 @@ mod text;
 mod types;
 mod zones;
 
-use arrow::array::StringArray;
 use std::sync::Arc;
 
+use arrow::array::StringArray;
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::SessionStateDefaults;

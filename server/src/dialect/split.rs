@@ -75,6 +75,7 @@ fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
     let mut chains = vec![0_usize];
     // for each open parenthesis: whether it may begin a subquery of an expression, and does
     let mut opened: Vec<bool> = Vec::new();
+    let mut subqueries = 0_usize;
     let mut before: Option<&Token> = None;
     for token in tokens {
         if let Token::Whitespace(_) = token.token {
@@ -85,7 +86,8 @@ fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
             && let Some(subquery) = opened.last_mut()
         {
             *subquery &= is_keyword(&token.token, &[Keyword::SELECT, Keyword::WITH]);
-            if opened.iter().filter(|subquery| **subquery).count() > MAX_SUBQUERIES {
+            subqueries += usize::from(*subquery);
+            if subqueries > MAX_SUBQUERIES {
                 return Err(too_deep().with_hint("use WITH, or joins"));
             }
         }
@@ -96,7 +98,7 @@ fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
             }
             Token::RParen if chains.len() > 1 => {
                 chains.pop();
-                opened.pop();
+                subqueries -= usize::from(opened.pop() == Some(true));
             }
             Token::Comma | Token::SemiColon => {
                 if let Some(chain) = chains.last_mut() {

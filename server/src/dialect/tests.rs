@@ -173,6 +173,11 @@ fn refuses_what_would_take_too_long_to_plan() {
     };
     assert!(parse(&within(14)).is_ok());
     assert_eq!(state(&within(15)), "54001");
+    // those that ended do not count
+    let beside = format!("SELECT {}1", "(SELECT 1) + ".repeat(100));
+    assert!(parse(&beside).is_ok());
+    // parentheses are counted in one pass
+    assert_eq!(state(&format!("SELECT {}", "(".repeat(1_000_000))), "54001");
     // tables and parentheses are none
     let tables = format!(
         "SELECT * FROM {}t{}",

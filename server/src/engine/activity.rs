@@ -71,8 +71,15 @@ impl Sessions {
             session: CancellationToken::new(),
         });
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.last = all.last.checked_add(1).unwrap_or(1);
-        let pid = all.last;
+        let mut pid = all.last;
+        loop {
+            pid = pid.checked_add(1).unwrap_or(1);
+            // requests have sessions too, so numbers come round while older ones are still open
+            if !all.taken.contains_key(&pid) {
+                break;
+            }
+        }
+        all.last = pid;
         let activity = Arc::new(Mutex::new(Activity {
             pid,
             session: session.to_owned(),

@@ -111,7 +111,10 @@ fn write_back(file: &File, data: &PutPayload, at: u64) -> std::io::Result<()> {
                 continue;
             }
             // "not needed soon" is what makes Linux begin: what is on its way to disk stays in memory
-            fadvise(file, begun, NonZeroU64::new(at - begun), Advice::DontNeed)?;
+            if let Err(e) = fadvise(file, begun, NonZeroU64::new(at - begun), Advice::DontNeed) {
+                // a file system may not know it: the final sync writes all, then
+                tracing::trace!(error = %e, "cannot begin to write a data file back");
+            }
             begun = at;
             std::thread::sleep(PAUSE);
         }

@@ -30,6 +30,14 @@ pub(super) struct Connection {
     skipping: bool,
 }
 
+/// Somebody ended the session, or the server stops.
+fn terminated() -> Broken {
+    Broken::fatal(
+        SqlState::ADMIN_SHUTDOWN,
+        "terminating connection due to administrator command",
+    )
+}
+
 impl Connection {
     pub(super) fn new(wire: Wire, session: Arc<dyn SessionCalls>, key: Registered) -> Self {
         Self {
@@ -71,16 +79,10 @@ impl Connection {
         stop: &CancellationToken,
         ending: &CancellationToken,
     ) -> Result<(), Broken> {
-        let ended = || {
-            Broken::fatal(
-                SqlState::ADMIN_SHUTDOWN,
-                "terminating connection due to administrator command",
-            )
-        };
         let frame = tokio::select! {
             biased;
-            () = stop.cancelled() => return Err(ended()),
-            () = ending.cancelled() => return Err(ended()),
+            () = stop.cancelled() => return Err(terminated()),
+            () = ending.cancelled() => return Err(terminated()),
             frame = self.wire.frame() => frame?,
         };
         let kind = frame.kind;
@@ -219,6 +221,10 @@ impl Connection {
         params: Vec<ScalarValue>,
     ) -> Result<Outcome, Failure> {
         let session = Arc::clone(&self.session);
+        // also between the statements of one message
+        if session.ending().is_cancelled() {
+            return Err(terminated().into());
+        }
         let mut running = session.execute(statement, params);
         tokio::select! {
             biased;

@@ -46,8 +46,8 @@ pub(in crate::semantics) fn normalized_all(texts: &StringArray) -> Result<String
 /// A key and a value, as they are written.
 type Member<'t> = (&'t str, &'t str);
 
-/// Writes an object of plain texts, numbers and words to `out`, which is empty. `None` for anything else, right or wrong;
-/// what `out` holds then is worth nothing.
+/// Writes an object of plain texts, numbers and words to `out`, which is empty. `None` for anything else,
+/// right or wrong; what `out` holds then is worth nothing.
 fn flat<'t>(text: &'t str, members: &mut Vec<Member<'t>>, out: &mut String) -> Option<()> {
     members.clear();
     let mut at = Scanner {
