@@ -100,7 +100,7 @@ pub struct Engine {
     ddl: tokio::sync::Mutex<()>,
     background: Mutex<Vec<AbortOnDrop<()>>>,
     generated_password: Mutex<Option<Secret>>,
-    _lock: DirLock,
+    lock: DirLock,
 }
 
 impl Engine {
@@ -193,6 +193,11 @@ impl Engine {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
+    }
+
+    /// Cancelled when nothing holds the engine any more and its data directory is free.
+    pub fn released(&self) -> CancellationToken {
+        self.lock.released()
     }
 
     /// Stops background work, flushes the log, writes the audit rows and closes the catalog.

@@ -28,6 +28,10 @@ use crate::{metrics, tls};
 /// has its own time after `grace`.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long work that was told to stop may hold the closed database: a task is dropped only when the
+/// synchronous code it is in has ended.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Name of the PostgreSQL protocol in a TLS handshake that begins without asking.
 const PG_PROTOCOL: &str = "postgresql";
 
@@ -164,8 +168,9 @@ impl ServerHandle {
         self.fronts.failed().await
     }
 
-    /// Stops accepting, lets statements finish, then flushes and closes the database. The error
-    /// names what did not stop in time; the database is closed even then.
+    /// Stops accepting, lets statements finish, then flushes and closes the database. On return the
+    /// data directory is free for another process. The error names what did not stop in time; the
+    /// database is closed even then.
     pub async fn shutdown(mut self) -> Result<()> {
         let file = self.engine.config.addresses_file();
         if let Err(e) = std::fs::remove_file(&file) {
@@ -178,7 +183,12 @@ impl ServerHandle {
         if !late.is_empty() {
             return Err(too_late(&late));
         }
-        closed
+        closed?;
+        let released = self.engine.released();
+        drop(self);
+        tokio::time::timeout(RELEASE_DEADLINE, released.cancelled())
+            .await
+            .map_err(|_| too_late(&["background work"]))
     }
 }
 

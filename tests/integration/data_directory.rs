@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use tests::Spawned;
+use tests::{Spawned, TestServer};
 
 use crate::PROGRAM;
 
@@ -53,6 +53,19 @@ async fn a_second_server_is_refused_clearly() {
         2
     );
     again.stop().await;
+}
+
+/// Work that ends a little after it was told to does not keep the next server out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_server_has_left_its_directory() {
+    let server = TestServer::start().await;
+    let straggler = server.engine();
+    let ends = tokio::task::spawn_blocking(move || {
+        std::thread::sleep(Duration::from_millis(700));
+        drop(straggler);
+    });
+    server.restart().await.stop().await;
+    ends.await.unwrap();
 }
 
 /// What a person sees who makes a mistake on the command line.

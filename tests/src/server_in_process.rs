@@ -1,8 +1,10 @@
 //! A whole server in this process.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use server::config::Config;
+use server::engine::Engine;
 use server::server::ServerHandle;
 use tempfile::TempDir;
 
@@ -85,6 +87,11 @@ impl TestServer {
     /// HTTP calls of the superuser.
     pub fn http(&self) -> HttpSession {
         HttpSession::new(self.addresses().http, ADMIN, PASSWORD)
+    }
+
+    /// What the server serves.
+    pub fn engine(&self) -> Arc<Engine> {
+        Arc::clone(self.server.engine())
     }
 
     /// Where the Delta table of `schema.table` lies.

@@ -93,7 +93,7 @@ impl Engine {
             warehouse,
             base,
             queries,
-            _lock: lock,
+            lock,
         });
         // of sessions that a crash ended
         super::temporary::clear(&engine, None).await?;

@@ -3,13 +3,16 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::error::{Error, Result, SqlState};
 use crate::lake::make_dirs_durable;
 
 /// Held for the life of the process; the system takes it back when the process ends, however.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    file: File,
+    released: CancellationToken,
 }
 
 impl DirLock {
@@ -26,7 +29,10 @@ impl DirLock {
             .open(dir.join("lock"))
             .map_err(Error::io("open the data directory's lock"))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self {
+                file,
+                released: CancellationToken::new(),
+            }),
             Err(TryLockError::WouldBlock) => Err(Error::refused(
                 SqlState::OBJECT_IN_USE,
                 format!(
@@ -40,5 +46,20 @@ impl DirLock {
                 source,
             }),
         }
+    }
+
+    /// Cancelled once the directory is free for another process.
+    pub fn released(&self) -> CancellationToken {
+        self.released.clone()
+    }
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // closing the file would do it too, but only after whoever waits was told
+        if let Err(e) = self.file.unlock() {
+            tracing::warn!(error = %e, "cannot unlock the data directory");
+        }
+        self.released.cancel();
     }
 }
