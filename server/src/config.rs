@@ -73,6 +73,8 @@ pub struct Config {
     pub dead_letter_retention: Duration,
     /// Bytes queries may hold together.
     pub query_memory: usize,
+    /// Bytes that storing materialized views may hold together.
+    pub view_memory: usize,
     /// Bytes of view states that queries for one key keep; none plans every such query.
     pub lookup_memory: usize,
     /// Largest request body and COPY line, in bytes, also after decompression.
@@ -191,6 +193,7 @@ impl Default for Config {
             max_idempotency_keys: 1_000_000,
             dead_letter_retention: Duration::from_secs(30 * 24 * 3600),
             query_memory: 1 << 30,
+            view_memory: 512 << 20,
             lookup_memory: 256 << 20,
             max_body: 64 << 20,
             segment_body: 500 << 10,
@@ -218,6 +221,7 @@ impl Config {
             flush_interval: Duration::from_millis(200),
             tail_bytes: 64 << 20,
             query_memory: 256 << 20,
+            view_memory: 64 << 20,
             lookup_memory: 16 << 20,
             grace: Duration::from_secs(5),
             jobs: JobsConfig {

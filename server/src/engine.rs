@@ -40,6 +40,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use catalog::{Change, Oid, Relation, RelationKind, Snapshot, Store};
 use datafusion::execution::SessionState;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -94,6 +95,7 @@ pub struct Engine {
     /// What is known of tables whose files others own.
     pub external: external::Known,
     base: SessionState,
+    view_runtime: Arc<RuntimeEnv>,
     queries: QueryThreads,
     catalog: Arc<ArcSwap<Snapshot>>,
     /// One catalog transaction at a time, from reading the snapshot to publishing the next.
@@ -117,6 +119,11 @@ impl Engine {
     /// What reads stored files outside a statement: no names, no role.
     pub fn reading(&self) -> &SessionState {
         &self.base
+    }
+
+    /// The memory and disk that storing views takes.
+    pub fn view_runtime(&self) -> &Arc<RuntimeEnv> {
+        &self.view_runtime
     }
 
     /// Commits catalog changes and publishes the state that holds them.

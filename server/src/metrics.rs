@@ -20,6 +20,7 @@ const WAL_FSYNCS: &str = "weir_wal_fsyncs_total";
 const WAL_FSYNC_SECONDS: &str = "weir_wal_fsync_seconds";
 const WAL_BYTES: &str = "weir_wal_bytes_total";
 const LOOKUPS: &str = "weir_view_lookups_total";
+const VIEW_SPILLED: &str = "weir_view_spilled_bytes_total";
 const COMMITS: &str = "weir_delta_commits_total";
 const CONNECTIONS: &str = "weir_connections";
 const LOGIN_FAILURES: &str = "weir_login_failures_total";
@@ -80,6 +81,11 @@ pub fn ingested(door: &'static str, rows: u64, took: Duration) {
 /// A key of a view was looked up.
 pub fn looked_up() {
     counter!(LOOKUPS).increment(1);
+}
+
+/// Storing a view wrote so many bytes to disk, as they did not fit into its memory.
+pub fn view_spilled(bytes: u64) {
+    counter!(VIEW_SPILLED).increment(bytes);
 }
 
 /// Rows were not stored: their table had them already.
@@ -154,6 +160,11 @@ fn describe() {
     describe_counter!(
         LOOKUPS,
         "Queries for one key of a view that were not planned"
+    );
+    describe_counter!(
+        VIEW_SPILLED,
+        Unit::Bytes,
+        "Bytes that storing materialized views wrote to disk beside the state, for want of memory"
     );
     describe_counter!(COMMITS, "Commits to Delta tables");
     describe_gauge!(CONNECTIONS, "Open connections");

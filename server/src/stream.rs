@@ -70,7 +70,7 @@ pub use crate::lake::crash::CRASH_POINTS;
 use crate::lake::{self, Compute, Garbage, LakeSnapshot};
 pub use append::{Appended, Origin, Receipt, is_tail_full};
 use committer::{Owned, StateApps};
-pub use committer::{Replaces, StateChange};
+pub use committer::{Replaces, Rows, StateChange};
 use core::Core;
 pub use dedup::DedupSpec;
 use dedup::Gates;

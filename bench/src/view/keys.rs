@@ -132,6 +132,7 @@ async fn stored(server: &Server, client: &Client, report: &mut Report) -> Result
             "REFRESH MATERIALIZED VIEW by_device FULL",
         ),
     ] {
+        let watch = Watch::start(server.pid())?;
         let (cpu, bytes) = (Cpu::of(server.pid())?, read_bytes(server.pid())?);
         let begun = Instant::now();
         client.batch_execute(statement).await?;
@@ -141,6 +142,10 @@ async fn stored(server: &Server, client: &Client, report: &mut Report) -> Result
         report.figure(format!("{name}: time"), took * 1e3, "ms");
         report.figure(format!("{name}: server CPU"), cpu * 1e3, "ms");
         report.figure(format!("{name}: bytes read"), bytes / 1e3, "kB");
+        let peak = watch.stop() as f64;
+        report.figure(format!("{name}: memory, peak"), peak / 1e6, "MB");
+        let spilled = spilled(client).await? as f64;
+        report.figure(format!("{name}: spilled"), spilled / 1e6, "MB");
         costs.push((cpu, bytes));
     }
     if let [few, all] = costs.as_slice() {
@@ -150,6 +155,20 @@ async fn stored(server: &Server, client: &Client, report: &mut Report) -> Result
         report.target(Target::AtMost(STORED));
     }
     Ok(())
+}
+
+/// Bytes that the newest refresh wrote to disk for want of memory.
+async fn spilled(client: &Client) -> Result<u64> {
+    let newest = "SELECT detail FROM weir.jobs WHERE name = 'refresh' AND trigger = 'statement' \
+                  ORDER BY id DESC LIMIT 1";
+    // a program of before tells of none
+    let Some(row) = client.query_opt(newest, &[]).await? else {
+        return Ok(0);
+    };
+    let detail: String = row.get(0);
+    let bytes = detail.strip_suffix(" bytes spilled").unwrap_or_default();
+    let bytes = bytes.rsplit(' ').next().unwrap_or_default();
+    Ok(bytes.parse().unwrap_or(0))
 }
 
 /// Seconds that a query took, and its one row as text.

@@ -239,6 +239,13 @@ pub(super) const KEYS: &[Key] = &[
         secret: false,
     },
     Key {
+        name: "limits.view_memory",
+        about: "bytes that storing materialized views may hold together before it spills",
+        set: |c, t| bytes(t).map(|v| c.view_memory = v),
+        get: |c| Some(show_bytes(c.view_memory)),
+        secret: false,
+    },
+    Key {
         name: "limits.lookup_memory",
         about: "bytes of view states kept for queries for one key; 0 plans every such query",
         set: |c, t| bytes(t).map(|v| c.lookup_memory = v),

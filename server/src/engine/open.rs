@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 use catalog::{Change, Relation, RelationKind, Snapshot, Store};
 use datafusion::catalog::Session;
 use datafusion::execution::context::QueryPlanner;
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
@@ -62,6 +62,7 @@ impl Engine {
         lake::stores::prove(&warehouse).await?;
         let stream = open_stream(&config, &snapshot, &warehouse).await?;
         let base = base_state(&config, &warehouse)?;
+        let view_runtime = view_runtime(base.runtime_env(), &config)?;
         let keys = Keys::new(config.idempotency_window, config.max_idempotency_keys);
         keys.load(&base, &stream.head()).await?;
         let queries = super::QueryThreads::start()?;
@@ -92,6 +93,7 @@ impl Engine {
             stream,
             warehouse,
             base,
+            view_runtime,
             queries,
             lock,
         });
@@ -339,14 +341,24 @@ fn view_spec(relation: &Relation, view: &Kept) -> Result<ViewSpec> {
     })
 }
 
+/// So many bytes for those who ask, shared by those who can spill.
+fn memory_pool(bytes: usize) -> Arc<dyn MemoryPool> {
+    let named_in_errors = std::num::NonZeroUsize::MIN.saturating_add(4);
+    let pool = FairSpillPool::new(bytes);
+    Arc::new(TrackConsumersPool::new(pool, named_in_errors))
+}
+
+/// Where views are stored: as queries run, with memory of its own, so that neither waits for the other's.
+fn view_runtime(queries: &RuntimeEnv, config: &Config) -> Result<Arc<RuntimeEnv>> {
+    let builder = RuntimeEnvBuilder::from_runtime_env(queries);
+    let builder = builder.with_memory_pool(memory_pool(config.view_memory));
+    Ok(builder.build_arc()?)
+}
+
 /// DataFusion as weir uses it, before a statement's names are put in.
 fn base_state(config: &Config, warehouse: &Url) -> Result<SessionState> {
-    let pool = TrackConsumersPool::new(
-        FairSpillPool::new(config.query_memory),
-        std::num::NonZeroUsize::MIN.saturating_add(4),
-    );
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(pool))
+        .with_memory_pool(memory_pool(config.query_memory))
         .with_temp_file_path(config.data.join("spill"))
         .with_metadata_cache_limit(64 << 20)
         .build_arc()?;

@@ -4,13 +4,17 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use catalog::{Oid, Relation};
+use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use super::activity::now_micros;
 use super::names::defining_plan;
 use super::scope::{Caller, Scope};
 use crate::error::{Error, Result};
+use crate::jobs::{self, Amount, Trigger};
 use crate::stream::StateChange;
 use crate::stream::head::DbHead;
+use crate::views::refresh::{By, Progress, session_in};
 use crate::views::{Host, Kept, Planned};
 
 /// The engine, held loosely: it owns the refresher.
@@ -62,13 +66,74 @@ impl Host for EngineHost {
         let (session, plan) = defining_plan(&Arc::new(scope), &relation).await?;
         Ok(Planned {
             name: relation.name,
-            session,
+            session: session_in(session, engine.view_runtime()),
             plan,
         })
     }
 
     async fn commit_state(&self, view: Oid, change: StateChange) -> Result<()> {
         self.engine()?.stream.commit_state(view, change).await
+    }
+
+    fn begin(&self, name: &'static str, view: Oid, by: By) -> Box<dyn Progress> {
+        let job = self.0.upgrade().map(|engine| {
+            let trigger = match by {
+                By::Statement => Trigger::Statement,
+                By::Schedule => Trigger::Schedule,
+            };
+            engine.jobs.begin(name, view, trigger)
+        });
+        Box::new(ViewJob { job, by })
+    }
+}
+
+/// The background stores views all the time: what took less is not kept in `weir.jobs`.
+const WORTH_TELLING: i64 = 1_000_000;
+
+/// A view's work in `weir.jobs`.
+#[derive(Debug)]
+struct ViewJob {
+    job: Option<jobs::Handle>,
+    by: By,
+}
+
+impl Progress for ViewJob {
+    fn expect(&self, positions: u64) {
+        if let Some(job) = &self.job {
+            job.expect(rows(positions));
+        }
+    }
+
+    fn advance(&self, positions: u64) {
+        if let Some(job) = &self.job {
+            job.advance(rows(positions));
+        }
+    }
+
+    fn stop(&self) -> CancellationToken {
+        self.job
+            .as_ref()
+            .map(|job| job.stop().clone())
+            .unwrap_or_default()
+    }
+
+    fn end(self: Box<Self>, error: Option<&Error>, detail: Option<String>) {
+        let Some(job) = self.job else {
+            return;
+        };
+        let took = now_micros().saturating_sub(job.started_at());
+        let small = self.by == By::Schedule && took < WORTH_TELLING;
+        match error {
+            None if small => job.forget(),
+            error => job.ended(error, detail),
+        }
+    }
+}
+
+fn rows(rows: u64) -> Amount {
+    Amount {
+        rows,
+        ..Amount::default()
     }
 }
 

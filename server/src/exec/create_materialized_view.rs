@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::governance::privileges;
 use crate::jobs::{publish, retention};
 use crate::stream::ViewSpec;
+use crate::views::refresh::By;
 use crate::views::{self, Kept, Options};
 
 const TAG: &str = "CREATE MATERIALIZED VIEW";
@@ -139,7 +140,7 @@ async fn make_storage(
 /// Stores what the source holds now. A query that fails over these rows makes no view: the error
 /// belongs to the statement. When the client leaves meanwhile, the background refresher goes on.
 async fn first_refresh(engine: &Arc<Engine>, view: &Relation) -> Result<()> {
-    let Err(failed) = engine.refresher.refresh(view.oid).await else {
+    let Err(failed) = engine.refresher.refresh(view.oid, By::Statement).await else {
         return Ok(());
     };
     let (engine, oid) = (Arc::clone(engine), view.oid);

@@ -5,6 +5,7 @@ use super::{Outcome, Run, relations};
 use crate::dialect::RefreshMaterializedView;
 use crate::error::Result;
 use crate::governance::privileges;
+use crate::views::refresh::By;
 
 /// Runs the statement.
 pub(super) async fn execute(run: &Run, s: &RefreshMaterializedView) -> Result<Outcome> {
@@ -14,8 +15,8 @@ pub(super) async fn execute(run: &Run, s: &RefreshMaterializedView) -> Result<Ou
     scope.touch(view.oid);
     let refresher = &scope.engine.refresher;
     match s.full {
-        true => refresher.rebuild(view.oid).await?,
-        false => refresher.refresh(view.oid).await?,
+        true => refresher.rebuild(view.oid, By::Statement).await?,
+        false => refresher.refresh(view.oid, By::Statement).await?,
     };
     relations::done(run, "REFRESH MATERIALIZED VIEW")
 }

@@ -37,6 +37,7 @@ use crate::stream::{
     head::{DbHead, TableHead},
 };
 use crate::types::{self, LSN};
+use crate::views::refresh::By;
 use crate::views::{self, Kept, OnSourceChange};
 
 /// What rows of the new state are: changed and new ones pass the table's constraints.
@@ -151,7 +152,7 @@ pub(super) async fn before_change(scope: &Scope, views: &Counting) -> Result<()>
         check_remade(&head, view)?;
     }
     for view in &views.ignoring {
-        Box::pin(scope.engine.refresher.refresh(*view)).await?;
+        Box::pin(scope.engine.refresher.refresh(*view, By::Statement)).await?;
     }
     Ok(())
 }

@@ -145,7 +145,7 @@ impl Counter {
 pub struct Handle {
     jobs: Arc<Jobs>,
     running: Arc<Running>,
-    ended: bool,
+    over: bool,
 }
 
 /// Held by whoever does upkeep on a table.
@@ -187,7 +187,7 @@ impl Jobs {
         Handle {
             jobs: Arc::clone(self),
             running,
-            ended: false,
+            over: false,
         }
     }
 
@@ -323,18 +323,30 @@ impl Handle {
         }
     }
 
+    /// The job is over, and was too small to be remembered.
+    pub fn forget(mut self) {
+        self.over = true;
+        lock(&self.jobs.book).running.remove(&self.running.job.id);
+    }
+
     /// The job is over.
-    pub fn end<T>(mut self, result: &Result<T>, detail: Option<String>) {
-        let (state, error) = match result {
-            Ok(_) => ("done", None),
-            Err(_) if self.running.stop.is_cancelled() => ("canceled", None),
-            Err(e) => ("failed", Some(e.to_string())),
+    pub fn end<T>(self, result: &Result<T>, detail: Option<String>) {
+        self.ended(result.as_ref().err(), detail);
+    }
+
+    /// The job is over; with an error, it failed.
+    pub fn ended(mut self, error: Option<&Error>, detail: Option<String>) {
+        let state = match error {
+            None => "done",
+            Some(_) if self.running.stop.is_cancelled() => "canceled",
+            Some(_) => "failed",
         };
+        let error = error.filter(|_| state == "failed").map(Error::to_string);
         self.close(state, detail, error);
     }
 
     fn close(&mut self, state: &str, detail: Option<String>, error: Option<String>) {
-        self.ended = true;
+        self.over = true;
         let job = Job {
             state: state.to_owned(),
             ended_at_micros: Some(now_micros()),
@@ -353,7 +365,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if !self.ended {
+        if !self.over {
             self.running.stop.cancel();
             self.close("canceled", None, None);
         }

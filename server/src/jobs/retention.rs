@@ -26,6 +26,7 @@ use crate::lake::LakeFile;
 use crate::stream::head::{DbHead, Lsn, TableHead};
 use crate::stream::{Exchange, Reason, Staged};
 use crate::types::LSN;
+use crate::views::refresh::By;
 use crate::views::{Kept, refresh};
 
 /// A file is written again for rows that are old for this part of the retention, not for each one.
@@ -299,7 +300,7 @@ pub(super) async fn of_view(engine: &Arc<Engine>, oid: Oid) -> Result<bool> {
         return Ok(false);
     };
     if kept.options.schedule.is_none() {
-        engine.refresher.refresh(oid).await?;
+        engine.refresher.refresh(oid, By::Schedule).await?;
     }
     let job = engine.jobs.begin("retention", oid, Trigger::Schedule);
     let most = Duration::from_micros(MOST_PATIENCE.unsigned_abs());
@@ -318,7 +319,7 @@ async fn counted(engine: &Arc<Engine>, oid: Oid, wanted: Lsn) -> Result<Lsn> {
     for kept in views_over(&engine.catalog(), oid)? {
         let exact = kept.options.schedule.is_none();
         if exact && refresh::absorbed(&kept, &engine.stream.head()) < wanted {
-            engine.refresher.refresh(kept.oid).await?;
+            engine.refresher.refresh(kept.oid, By::Schedule).await?;
         }
     }
     let least = least(&views_over(&engine.catalog(), oid)?, &engine.stream.head());

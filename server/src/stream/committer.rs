@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use catalog::Oid;
 use deltalake::DeltaTable;
+use futures::stream::BoxStream;
 use futures::{Stream as Batches, StreamExt, stream};
 use tokio::sync::{Mutex, OwnedMutexGuard, RwLock, mpsc};
 
@@ -265,13 +266,40 @@ pub enum Replaces {
     Files(BTreeSet<String>),
 }
 
+/// Rows on their way into storage.
+pub struct Rows(BoxStream<'static, Result<RecordBatch>>);
+
+impl Rows {
+    /// What a stream gives.
+    pub fn new(rows: BoxStream<'static, Result<RecordBatch>>) -> Self {
+        Self(rows)
+    }
+
+    /// The stream.
+    pub fn into_stream(self) -> BoxStream<'static, Result<RecordBatch>> {
+        self.0
+    }
+}
+
+impl std::fmt::Debug for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rows")
+    }
+}
+
+impl From<Vec<RecordBatch>> for Rows {
+    fn from(batches: Vec<RecordBatch>) -> Self {
+        Self(stream::iter(batches.into_iter().map(Ok)).boxed())
+    }
+}
+
 /// One change of a view's state.
 #[derive(Debug)]
 pub struct StateChange {
     /// The streaming table whose positions it counts (any of them: there is one log).
     pub source: Oid,
-    /// Rows of the run.
-    pub batches: Vec<RecordBatch>,
+    /// Rows of the run, computed already: they are read under the lock of the state.
+    pub rows: Rows,
     /// What they take the place of.
     pub replaces: Replaces,
     /// [`ViewHead::run`] of the state it was computed over.
@@ -314,11 +342,11 @@ pub(super) async fn commit_state(
         return Ok(());
     }
     let schema = Arc::clone(&lake.schema);
-    let batches = change
-        .batches
-        .into_iter()
-        .map(move |batch| tail::conform(&batch, &schema));
-    let adds = lake::write_files(&lake, stream::iter(batches)).await?;
+    let rows = change
+        .rows
+        .into_stream()
+        .map(move |batch| tail::conform(&batch?, &schema));
+    let adds = lake::write_files(&lake, rows).await?;
     let goes = |path: &str| match &change.replaces {
         Replaces::Nothing => false,
         Replaces::Everything => true,

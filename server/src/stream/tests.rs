@@ -430,7 +430,7 @@ async fn view_state_and_its_position_change_together_and_once() {
     assert_eq!(state(&stream), (Lsn(0), Some(0)));
     let change = |base, durable, anew| StateChange {
         source: Oid(1),
-        batches: vec![batch(0..3)],
+        rows: vec![batch(0..3)].into(),
         replaces: match anew {
             true => Replaces::Everything,
             false => Replaces::Nothing,

@@ -6,7 +6,10 @@
 mod compute;
 mod expire;
 mod locks;
+mod progress;
 mod rekey;
+mod spool;
+mod step;
 mod verify;
 
 use std::sync::Arc;
@@ -14,30 +17,31 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use catalog::{Oid, Strategy};
-use datafusion::execution::SessionState;
+use datafusion::execution::memory_pool::MemoryLimit;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use locks::{Locks, Turn};
+use progress::Work;
+pub use progress::{By, Progress};
+use spool::Spool;
+use step::{
+    Step, drops, epochs, floor_after, in_time_from, is_scattered, may_be_late, moved, next,
+    smallest,
+};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 pub use verify::Verdict;
 
 use super::options::Kept;
-use super::read::{is_current, newest};
-use super::source::Range;
-use crate::error::{Error, Result};
-use crate::lake::LakeFile;
+use super::read::newest;
+use super::state::Layout;
+use crate::error::{Error, Result, SqlState};
 use crate::stream::head::{DbHead, Floor, Lsn, ViewHead};
-use crate::stream::{Replaces, StateChange};
+use crate::stream::{Replaces, Rows, StateChange};
 
-/// Positions that one run of states covers at most: bounds the rows held while it is made.
-const STATES_SLICE: i64 = 1 << 22;
-/// The same where runs hold the rows themselves.
-const ROWS_SLICE: i64 = 1 << 19;
-/// Files that a fold takes at least.
-const LEAST_FOLDED: usize = 4;
-
-/// Bytes of files that are folded before they are too many.
-const MOST_SCATTERED: u64 = 128 << 20;
+/// Each sort keeps so many parts less than all memory for merging what it spilled.
+const SORTS: usize = 32;
 
 /// A view's query over the tables of one head.
 #[derive(Debug, Clone)]
@@ -48,6 +52,39 @@ pub struct Planned {
     pub session: SessionState,
     /// The query: analyzed, not optimized, scans of the head's tables at its leaves.
     pub plan: LogicalPlan,
+}
+
+/// A session that stores views in the memory of `runtime`, however little that is.
+pub fn session_in(session: SessionState, runtime: &Arc<RuntimeEnv>) -> SessionState {
+    let mut session = SessionStateBuilder::new_from_existing(session)
+        .with_runtime_env(Arc::clone(runtime))
+        .build();
+    if let MemoryLimit::Finite(bytes) = runtime.memory_pool.memory_limit() {
+        let execution = &mut session.config_mut().options_mut().execution;
+        let kept_for_merging = &mut execution.sort_spill_reservation_bytes;
+        *kept_for_merging = (*kept_for_merging).min(bytes / SORTS);
+    }
+    session
+}
+
+impl Planned {
+    fn spool(&self, layout: &Layout) -> Spool {
+        Spool::new(self.session.runtime_env(), &layout.stored())
+    }
+
+    /// True when work that failed so can be tried once more in less memory: a join by hashing keeps one
+    /// side whole, a join by sorting spills; and each operator keeps some batches.
+    fn spares(&mut self, failed: &Error) -> bool {
+        let config = self.session.config_mut();
+        if failed.state() != SqlState::OUT_OF_MEMORY || !config.options().optimizer.prefer_hash_join
+        {
+            return false;
+        }
+        config.options_mut().optimizer.prefer_hash_join = false;
+        let smaller = config.batch_size().div_ceil(8);
+        *config = config.clone().with_batch_size(smaller);
+        true
+    }
 }
 
 /// What refreshing needs from the engine and the log.
@@ -68,6 +105,9 @@ pub trait Host: std::fmt::Debug + Send + Sync {
     /// Makes one change of a view's state and publishes state and position in one swap. A change that
     /// was computed over another state than the one that is there changes nothing.
     async fn commit_state(&self, view: Oid, change: StateChange) -> Result<()>;
+
+    /// Shows work on a view to users from now on.
+    fn begin(&self, name: &'static str, view: Oid, by: By) -> Box<dyn Progress>;
 }
 
 /// How eagerly views are stored in the background.
@@ -104,13 +144,6 @@ pub struct Refresher {
     work: Notify,
 }
 
-/// What is to be stored next.
-#[derive(Debug)]
-struct Step {
-    range: Range,
-    replace: bool,
-}
-
 impl Refresher {
     /// A refresher over a host.
     pub fn new(host: Arc<dyn Host>, pace: Pace) -> Self {
@@ -128,18 +161,34 @@ impl Refresher {
     }
 
     /// Stores everything the view's sources hold now. Gives the position it then stands at.
-    pub async fn refresh(&self, view: Oid) -> Result<Lsn> {
-        self.store(view, false).await
+    pub async fn refresh(&self, view: Oid, by: By) -> Result<Lsn> {
+        self.store(view, false, by).await
     }
 
     /// Makes the whole state anew from the rows the sources hold now. Gives the position it then
     /// stands at.
-    pub async fn rebuild(&self, view: Oid) -> Result<Lsn> {
-        self.store(view, true).await
+    pub async fn rebuild(&self, view: Oid, by: By) -> Result<Lsn> {
+        self.store(view, true, by).await
     }
 
-    async fn store(&self, view: Oid, mut anew: bool) -> Result<Lsn> {
-        let mut turn = self.locks.hold(view).await;
+    async fn store(&self, view: Oid, anew: bool, by: By) -> Result<Lsn> {
+        let turn = self.locks.hold(view).await;
+        let mut work = None;
+        let stored = Box::pin(self.store_runs(view, anew, by, turn, &mut work)).await;
+        if let Some(work) = work {
+            work.end(stored.as_ref().err());
+        }
+        stored
+    }
+
+    async fn store_runs(
+        &self,
+        view: Oid,
+        mut anew: bool,
+        by: By,
+        mut turn: Turn,
+        work: &mut Option<Work>,
+    ) -> Result<Lsn> {
         let mut target = None;
         let mut last_run = None;
         loop {
@@ -157,7 +206,12 @@ impl Refresher {
                 )));
             }
             last_run = Some(state.run);
-            let planned = self.host.plan(view, &head).await?;
+            let work = work.get_or_insert_with(|| {
+                let progress = self.host.begin("refresh", view, by);
+                progress.expect(positions(step.range.after, target));
+                Work::new(progress)
+            });
+            let mut planned = self.host.plan(view, &head).await?;
             if step.replace && state.holds_dropped_rows_of(&kept.sources, &head).is_some() {
                 return Err(cannot_be_made_anew(&planned.name));
             }
@@ -171,22 +225,18 @@ impl Refresher {
             }
             let floor = floor_after(&kept, state, &step, target);
             let in_time = in_time_from(&kept, state, &step, floor);
-            let (batches, late, replaces) = if kept.strategy == Strategy::Keyed && !step.replace {
-                let work = rekey::rekey(&planned, &kept, state, step.range);
-                let left = self.in_time(work).await?;
-                (left.batches, 0, Replaces::Files(left.replaces))
-            } else {
-                let work = compute::run(&planned, &kept, state, step.range, in_time);
-                let (batches, late) = self.in_time(work).await?;
-                let replaces = match step.replace {
-                    true => Replaces::Everything,
-                    false => Replaces::Nothing,
-                };
-                (batches, late, replaces)
+            let (rows, late, replaces) = loop {
+                let computed = self.step(&planned, &kept, state, &step, in_time);
+                match self.in_time(work.progress(), computed).await {
+                    Err(e) if planned.spares(&e) => {}
+                    computed => break computed?,
+                }
             };
+            work.computed(&rows);
+            let upto = step.range.upto.unwrap_or(target);
             let change = StateChange {
                 source: kept.source,
-                batches,
+                rows: Rows::new(rows.into_stream()),
                 floor: match may_be_late(state, &step) {
                     // what was there before the floor is not late
                     false => floor,
@@ -207,11 +257,33 @@ impl Refresher {
             };
             let host = Arc::clone(&self.host);
             turn = whole(turn, async move { host.commit_state(view, change).await }).await?;
+            work.progress().advance(positions(step.range.after, upto));
             anew = false;
             if kept.strategy == Strategy::Full {
                 return Ok(head.visible);
             }
         }
+    }
+
+    /// The rows of the next run, how many were too late for it, and what it takes the place of.
+    async fn step(
+        &self,
+        planned: &Planned,
+        kept: &Kept,
+        state: &ViewHead,
+        step: &Step,
+        in_time: Option<(usize, i64)>,
+    ) -> Result<(Spool, i64, Replaces)> {
+        if kept.strategy == Strategy::Keyed && !step.replace {
+            let left = rekey::rekey(planned, kept, state, step.range).await?;
+            return Ok((left.rows, 0, Replaces::Files(left.replaces)));
+        }
+        let (rows, late) = compute::run(planned, kept, state, step.range, in_time).await?;
+        let replaces = match step.replace {
+            true => Replaces::Everything,
+            false => Replaces::Nothing,
+        };
+        Ok((rows, late, replaces))
     }
 
     /// Folds the smallest runs of a view into one when they are too many, or hold most of its rows. Says
@@ -226,14 +298,29 @@ impl Refresher {
         if !is_scattered(kept.strategy, files, self.pace.files) {
             return Ok(false);
         }
-        let folded = smallest(files);
-        let planned = self.host.plan(view, &head).await?;
-        let batches = self
-            .in_time(compute::fold(&planned, &kept, state, &folded))
-            .await?;
+        let mut work = Work::new(self.host.begin("compaction", view, By::Schedule));
+        let folded = Box::pin(self.fold(&kept, &head, state, turn, &mut work)).await;
+        work.end(folded.as_ref().err());
+        folded.map(|()| true)
+    }
+
+    async fn fold(
+        &self,
+        kept: &Kept,
+        head: &Arc<DbHead>,
+        state: &ViewHead,
+        turn: Turn,
+        work: &mut Work,
+    ) -> Result<()> {
+        let view = kept.oid;
+        let folded = smallest(&state.state.files);
+        let planned = self.host.plan(view, head).await?;
+        let rows = compute::fold(&planned, kept, state, &folded);
+        let rows = self.in_time(work.progress(), rows).await?;
+        work.computed(&rows);
         let change = StateChange {
             source: kept.source,
-            batches,
+            rows: Rows::new(rows.into_stream()),
             replaces: Replaces::Files(folded.into_iter().map(|f| f.path).collect()),
             base: state.run,
             durable: state.durable,
@@ -244,7 +331,7 @@ impl Refresher {
         };
         let host = Arc::clone(&self.host);
         whole(turn, async move { host.commit_state(view, change).await }).await?;
-        Ok(true)
+        Ok(())
     }
 
     /// Lets a view's results from before `to` go: they are not shown any more, and where some are from
@@ -268,10 +355,10 @@ impl Refresher {
         };
         let planned = self.host.plan(view, &head).await?;
         let work = expire::expire(&planned, &kept, state, (column, to, overdue));
-        let left = self.in_time(work).await?;
+        let left = within(self.pace.deadline, work).await?;
         let change = StateChange {
             source: kept.source,
-            batches: left.batches,
+            rows: Rows::new(left.rows.into_stream()),
             replaces: Replaces::Files(left.replaces),
             base: state.run,
             durable: state.durable,
@@ -299,8 +386,8 @@ impl Refresher {
             return Ok(Verdict::Skipped("it is gone"));
         };
         let planned = self.host.plan(view, &head).await?;
-        self.in_time(verify::verify(&planned, &kept, &head, keys))
-            .await
+        let work = verify::verify(&planned, &kept, &head, keys);
+        within(self.pace.deadline, work).await
     }
 
     /// Keeps all views close to their sources until told to stop. A view that fails is logged and
@@ -355,128 +442,42 @@ impl Refresher {
             (None, _) => moved(kept, state, &head) || lag(kept, &head) > self.pace.lag,
         };
         if wanted {
-            Box::pin(self.refresh(kept.oid)).await?;
+            Box::pin(self.refresh(kept.oid, By::Schedule)).await?;
         }
         Box::pin(self.compact(kept.oid)).await?;
         Ok(())
     }
 
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        match tokio::time::timeout(self.pace.deadline, Box::pin(work)).await {
-            Ok(done) => done,
-            Err(_) => Err(Error::refused(
-                crate::error::SqlState::QUERY_CANCELED,
-                "refreshing the materialized view took too long",
+    /// Work that ends when it takes too long or is told to stop.
+    async fn in_time<T>(
+        &self,
+        progress: &dyn Progress,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let stop = progress.stop();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(Error::refused(
+                SqlState::QUERY_CANCELED,
+                "refreshing the materialized view was canceled",
             )),
+            done = within(self.pace.deadline, work) => done,
         }
     }
 }
 
-/// The next run, or nothing when the state has everything up to the target.
-fn next(kept: &Kept, state: &ViewHead, head: &DbHead, target: Lsn, anew: bool) -> Option<Step> {
-    if kept.strategy == Strategy::Full {
-        let range = Range {
-            after: Lsn::default(),
-            upto: None,
-        };
-        let stale = anew || !is_current(kept, state, head);
-        return stale.then_some(Step {
-            range,
-            replace: true,
-        });
-    }
-    // the first commit also says that there was one, for views that are read as of it
-    let replace = anew || moved(kept, state, head) || state.refreshed_at.is_none();
-    if !replace && state.durable >= target {
-        return None;
-    }
-    let after = match replace {
-        true => Lsn::default(),
-        false => state.durable,
-    };
-    let slice = match kept.strategy {
-        Strategy::Append | Strategy::Top => ROWS_SLICE,
-        _ => STATES_SLICE,
-    };
-    let mut upto = match kept.strategy {
-        // a key's results are made of all its rows
-        Strategy::Keyed => target,
-        _ => target.min(Lsn(after.0.saturating_add(slice))),
-    };
-    if !replace && after < state.floor.from {
-        // up to there rows count whatever their time
-        upto = upto.min(state.floor.from);
-    }
-    Some(Step {
-        range: Range {
-            after,
-            upto: Some(upto),
-        },
-        replace,
-    })
-}
-
-/// True when rows that the state has counted were changed, and it has to follow.
-fn moved(kept: &Kept, state: &ViewHead, head: &DbHead) -> bool {
-    !kept.ignores_changes() && !state.is_of(&kept.sources, head)
-}
-
-/// The epochs that a run's state is of. One that keeps what was changed stays of before: should it
-/// have to follow one day, it is made anew.
-fn epochs(
-    kept: &Kept,
-    state: &ViewHead,
-    head: &DbHead,
-    step: &Step,
-) -> std::collections::BTreeMap<Oid, i64> {
-    let epoch = |oid: &Oid| head.tables.get(oid).map(|t| (*oid, t.epoch()));
-    if kept.ignores_changes() && !step.replace {
-        let known = |oid: &Oid| (*oid, state.epochs.get(oid).copied().unwrap_or(0));
-        return kept.sources.iter().map(known).collect();
-    }
-    kept.sources.iter().filter_map(epoch).collect()
-}
-
-/// What retention had dropped when a run's state was last made from all rows.
-fn drops(
-    kept: &Kept,
-    state: &ViewHead,
-    head: &DbHead,
-    step: &Step,
-) -> std::collections::BTreeMap<Oid, i64> {
-    match step.replace {
-        false => state.drops.clone(),
-        true => {
-            let dropped = |oid: &Oid| head.tables.get(oid).map(|t| (*oid, t.upkeep.drops));
-            kept.sources.iter().filter_map(dropped).collect()
-        }
+async fn within<T>(deadline: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(deadline, Box::pin(work)).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::refused(
+            SqlState::QUERY_CANCELED,
+            "refreshing the materialized view took too long",
+        )),
     }
 }
 
-/// The floor that a step leaves. A state that is made anew counts all rows there are, however late.
-fn floor_after(kept: &Kept, state: &ViewHead, step: &Step, target: Lsn) -> Floor {
-    let retention = kept.options.retention.filter(|_| kept.ages_by.is_some());
-    let lowest = retention.map(|keep| oldest(keep, now()));
-    match step.replace {
-        true => Floor {
-            at: state.floor.at.max(lowest),
-            from: target,
-            late: state.floor.late,
-        },
-        false => state.floor,
-    }
-}
-
-/// By which column and from when on the rows of a step are in time, when some may be too late. A session
-/// that is made anew needs all its rows; buckets below the floor are not seen, with or without theirs.
-fn in_time_from(kept: &Kept, state: &ViewHead, step: &Step, floor: Floor) -> Option<(usize, i64)> {
-    let may_be = may_be_late(state, step) || kept.strategy != Strategy::Session;
-    kept.ages_by.zip(floor.at).filter(|_| may_be)
-}
-
-/// True when a step's rows have come since the floor rose.
-fn may_be_late(state: &ViewHead, step: &Step) -> bool {
-    !step.replace && step.range.after >= state.floor.from
+fn positions(after: Lsn, upto: Lsn) -> u64 {
+    u64::try_from(upto.0.saturating_sub(after.0)).unwrap_or(0)
 }
 
 /// The instant before which results are too old.
@@ -487,7 +488,7 @@ pub fn oldest(keep: Duration, now: i64) -> i64 {
 /// The refusal to make a state anew that would lose rows it has counted.
 pub fn cannot_be_made_anew(view: &str) -> Error {
     Error::refused(
-        crate::error::SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("materialized view \"{view}\" cannot be made anew"),
     )
     .with_detail("it counts rows that the retention of its table has dropped")
@@ -522,36 +523,6 @@ pub fn absorbed(kept: &Kept, head: &DbHead) -> Lsn {
 fn due_at(kept: &Kept, state: &ViewHead) -> Option<i64> {
     let every = i64::try_from(kept.options.schedule?.as_micros()).unwrap_or(i64::MAX);
     Some(state.refreshed_at.unwrap_or(0).saturating_add(every))
-}
-
-/// True when a state has too many files, or more than twice the rows of its greatest run: a key that is in
-/// many runs is read as often. What is too big to be folded at once stays as it is.
-fn is_scattered(strategy: Strategy, files: &[LakeFile], most: usize) -> bool {
-    let merges = match strategy {
-        Strategy::Full => return false,
-        Strategy::Agg | Strategy::Agg2 | Strategy::Session => true,
-        Strategy::Append | Strategy::Top | Strategy::Keyed => false,
-    };
-    let rows = |file: &LakeFile| file.statistics.num_rows.get_value().copied().unwrap_or(0);
-    let all: usize = files.iter().map(rows).sum();
-    let greatest = files.iter().map(rows).max().unwrap_or(0);
-    let bytes: u64 = files.iter().map(|file| file.size).sum();
-    files.len() > most || (merges && all / 2 > greatest && bytes <= MOST_SCATTERED)
-}
-
-/// The files to fold: from the smallest on, as long as the next is not much bigger than all before it
-/// together. So a row is rewritten as often as the state doubles, not at each fold.
-fn smallest(files: &[LakeFile]) -> Vec<LakeFile> {
-    let mut files = files.to_vec();
-    files.sort_by_key(|f| f.size);
-    let mut bytes = 0;
-    let fits = |(i, file): &(usize, LakeFile)| {
-        let taken = *i < LEAST_FOLDED || file.size <= bytes;
-        bytes += file.size;
-        taken
-    };
-    let folded = files.into_iter().enumerate().take_while(fits);
-    folded.map(|(_, file)| file).collect()
 }
 
 fn now() -> i64 {

@@ -1,5 +1,6 @@
 mod keyed;
 mod lookup;
+mod memory;
 mod random;
 mod refusals;
 mod retention;

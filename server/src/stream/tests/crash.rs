@@ -208,7 +208,7 @@ async fn refresh(stream: &Stream) {
     };
     let change = StateChange {
         source: Oid(1),
-        batches,
+        rows: batches.into(),
         replaces: match replace {
             true => Replaces::Everything,
             false => Replaces::Nothing,

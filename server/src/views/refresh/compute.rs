@@ -11,11 +11,13 @@ use datafusion::common::{Column, ColumnStatistics, ScalarValue};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
 
 use super::Planned;
+use super::spool::Spool;
 use crate::error::{Error, Result, SqlState};
 use crate::lake::{LakeFile, LakeSnapshot};
 use crate::stream::head::{Lsn, ViewHead};
@@ -31,9 +33,6 @@ use crate::views::source::{Range, cut, positioned};
 use crate::views::split::conform;
 use crate::views::state::{HI, LO, Layout};
 
-/// Bytes that one run may hold before it is written.
-const RUN_BYTES: usize = 1 << 30;
-
 /// The state of the positions `after < _lsn <= upto`; for FULL, the whole result. With a column and an
 /// instant, rows that are too late by them are left out; their number comes with the state.
 pub(super) async fn run(
@@ -42,7 +41,7 @@ pub(super) async fn run(
     state: &ViewHead,
     range: Range,
     in_time: Option<(usize, i64)>,
-) -> Result<(Vec<RecordBatch>, i64)> {
+) -> Result<(Spool, i64)> {
     let (plan, parts, layout) = understood(planned, kept, state)?;
     let (lo, hi) = (Lsn(range.after.0 + 1), range.upto.unwrap_or(range.after));
     let aged = match in_time {
@@ -79,8 +78,9 @@ pub(super) async fn run(
         None => 0,
         Some(rows) => count(&planned.session, rows).await?,
     };
-    let batches = computed(&planned.session, &plan, &layout, (lo, hi)).await?;
-    Ok((batches, late))
+    let mut rows = planned.spool(&layout);
+    computed(&planned.session, &plan, &layout, (lo, hi), &mut rows).await?;
+    Ok((rows, late))
 }
 
 /// The number of rows a plan gives.
@@ -123,7 +123,7 @@ pub(super) async fn fold(
     kept: &Kept,
     state: &ViewHead,
     files: &[LakeFile],
-) -> Result<Vec<RecordBatch>> {
+) -> Result<Spool> {
     let (_, parts, layout) = understood(planned, kept, state)?;
     let some = of_files(state, files);
     let plan = match parts {
@@ -132,7 +132,9 @@ pub(super) async fn fold(
         Parts::Core(core) => folded(planned, kept, state, &core, &layout, &some)?,
     };
     let range = range(files, &some, state.durable);
-    computed(&planned.session, &plan, &layout, range).await
+    let mut rows = planned.spool(&layout);
+    computed(&planned.session, &plan, &layout, range, &mut rows).await?;
+    Ok(rows)
 }
 
 /// The positions that files cover, by their statistics.
@@ -189,12 +191,14 @@ fn shown(planned: &Planned, kept: &Kept, state: &ViewHead) -> Shown {
     }
 }
 
+/// Computes a plan's rows into `into`, in the columns that are stored.
 pub(super) async fn computed(
     session: &SessionState,
     plan: &LogicalPlan,
     layout: &Layout,
     (lo, hi): (Lsn, Lsn),
-) -> Result<Vec<RecordBatch>> {
+    into: &mut Spool,
+) -> Result<()> {
     // a reduction takes all states in one piece: one row for each key comes out
     let mut session = session.clone();
     let options = session.config_mut().options_mut();
@@ -204,13 +208,10 @@ pub(super) async fn computed(
     let count = rows.schema().fields().len();
     let kept: Vec<_> = stored.fields().iter().take(count).cloned().collect();
     let columns = conform(one_partition(rows), &Arc::new(Schema::new(kept)))?;
-    let mut stream = execute_stream(columns, session.task_ctx())?;
-    let (mut batches, mut bytes) = (Vec::new(), 0);
+    let mut stream = execute_stream(Arc::clone(&columns), session.task_ctx())?;
     while let Some(batch) = stream.next().await {
         let batch = batch?;
-        bytes += batch.get_array_memory_size();
-        too_great(bytes)?;
-        batches.push(match layout {
+        into.push(match layout {
             Layout::Append(_) | Layout::Rows(_) => {
                 RecordBatch::try_new(Arc::clone(&stored), batch.columns().to_vec())?
             }
@@ -221,20 +222,22 @@ pub(super) async fn computed(
                 columns.extend([constant(lo), constant(hi)]);
                 RecordBatch::try_new(Arc::clone(&stored), columns)?
             }
-        });
+        })?;
     }
-    Ok(batches)
+    let spilled = spilled(columns.as_ref());
+    if spilled > 0 {
+        let plan = DisplayableExecutionPlan::with_metrics(columns.as_ref());
+        tracing::debug!(spilled, plan = %plan.indent(false), "a view did not fit into its memory");
+    }
+    into.count_spilled(spilled);
+    Ok(())
 }
 
-/// Refuses a run of so many bytes.
-pub(super) fn too_great(bytes: usize) -> Result<()> {
-    match bytes > RUN_BYTES {
-        false => Ok(()),
-        true => Err(Error::refused(
-            SqlState::PROGRAM_LIMIT_EXCEEDED,
-            format!("one run of the view's state is greater than {RUN_BYTES} bytes"),
-        )),
-    }
+/// Bytes that the operators of a plan that has run have written to disk.
+fn spilled(plan: &dyn ExecutionPlan) -> u64 {
+    let own = plan.metrics().and_then(|m| m.spilled_bytes()).unwrap_or(0);
+    let below = plan.children().into_iter();
+    below.map(|child| spilled(child.as_ref())).sum::<u64>() + own as u64
 }
 
 /// The rows in one stream, in their order where they have one.

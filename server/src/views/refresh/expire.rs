@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use arrow::record_batch::RecordBatch;
 use datafusion::common::Column;
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder};
 
 use super::Planned;
 use super::compute::{computed, count, folded, misfit, of_files, range, understood};
+use super::spool::Spool;
 use crate::error::Result;
 use crate::lake::LakeFile;
 use crate::stream::head::ViewHead;
@@ -22,14 +22,25 @@ use crate::views::state::Layout;
 const DROPPED_BYTES: u64 = 128 << 20;
 
 /// What is left of files when results are dropped.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Left {
     /// The files.
     pub(super) replaces: BTreeSet<String>,
     /// What comes in their place.
-    pub(super) batches: Vec<RecordBatch>,
+    pub(super) rows: Spool,
     /// How many rows less that is.
     pub(super) gone: usize,
+}
+
+impl Left {
+    /// Nothing goes and nothing comes.
+    pub(super) fn of(planned: &Planned, layout: &Layout) -> Self {
+        Self {
+            replaces: BTreeSet::new(),
+            rows: planned.spool(layout),
+            gone: 0,
+        }
+    }
 }
 
 /// A state without what lies below a floor, when some of it is overdue: files that have nothing else go
@@ -42,7 +53,7 @@ pub(super) async fn expire(
 ) -> Result<Left> {
     let (plan, parts, layout) = understood(planned, kept, state)?;
     let Some(aged) = Aged::of(kept.strategy, &plan, column)? else {
-        return Ok(Left::default());
+        return Ok(Left::of(planned, &layout));
     };
     let files = &state.state.files;
     let mut old = Vec::new();
@@ -68,7 +79,7 @@ pub(super) async fn expire(
             }
         }
     }
-    let mut left = Left::default();
+    let mut left = Left::of(planned, &layout);
     for files in old {
         let some = of_files(state, &files);
         let rows = some.rows().unwrap_or(0);
@@ -86,10 +97,9 @@ pub(super) async fn expire(
             }
         };
         let range = range(&files, &some, state.durable);
-        let kept = computed(&planned.session, &plan, &layout, range).await?;
-        let stay: usize = kept.iter().map(RecordBatch::num_rows).sum();
-        left.gone += rows.saturating_sub(stay);
-        left.batches.extend(kept);
+        let before = left.rows.rows();
+        computed(&planned.session, &plan, &layout, range, &mut left.rows).await?;
+        left.gone += rows.saturating_sub(left.rows.rows() - before);
         left.replaces.extend(files.into_iter().map(|f| f.path));
     }
     Ok(left)

@@ -2,7 +2,7 @@
 //! refresher, a head in memory.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,21 +20,25 @@ use datafusion::common::ScalarValue;
 use datafusion::datasource::ViewTable;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
+use futures::TryStreamExt;
 use rand::Rng;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::scan::WeirTable;
 use crate::engine::scan::fixture::Lake;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lake::{LakeFile, LakeSnapshot};
 use crate::stream::head::{DbHead, Floor, Lsn, TableHead, ViewHead};
 use crate::stream::{Replaces, StateChange};
 use crate::types::LSN;
-use crate::views::refresh::{Host, Pace, Planned, Refresher, Verdict};
+use crate::views::refresh::{By, Host, Pace, Planned, Progress, Refresher, Verdict, session_in};
 use crate::views::{
     Blocks, Kept, Lookup, Options, analyze, extension_planner, read_plan, state_schema,
 };
@@ -51,6 +55,9 @@ pub(super) struct World {
     dim: tokio::sync::Mutex<Lake>,
     plain: Arc<TableHead>,
 }
+
+/// Bytes that storing views has in these worlds.
+const MEMORY: usize = 2 << 20;
 
 #[derive(Debug)]
 struct NoKeys;
@@ -123,6 +130,10 @@ struct TestHost {
     /// The next commit says that it began, and takes its time.
     dawdle: AtomicBool,
     began: Notify,
+    /// What storing views has: little, so that all of it spills now and then.
+    runtime: Arc<RuntimeEnv>,
+    /// Work that spilled.
+    spilled: Arc<AtomicUsize>,
 }
 
 impl TestHost {
@@ -172,9 +183,13 @@ impl Host for TestHost {
         let plan = planned(&ctx, &self.sql[&view]).await;
         Ok(Planned {
             name: "v".to_owned(),
-            session: ctx.state(),
+            session: session_in(ctx.state(), &self.runtime),
             plan,
         })
+    }
+
+    fn begin(&self, _: &'static str, _: Oid, _: By) -> Box<dyn Progress> {
+        Box::new(Watched(Arc::clone(&self.spilled)))
     }
 
     async fn commit_state(&self, view: Oid, change: StateChange) -> Result<()> {
@@ -185,7 +200,8 @@ impl Host for TestHost {
         }
         let mut states = self.states.lock().await;
         let lake = states.get_mut(&view).unwrap();
-        let batch = one(&change.batches, &lake.schema);
+        let batches: Vec<_> = change.rows.into_stream().try_collect().await?;
+        let batch = one(&batches, &lake.schema);
         match change.replaces {
             Replaces::Everything => lake.overwrite(batch).await,
             Replaces::Nothing => lake.append(batch).await,
@@ -217,6 +233,27 @@ impl Host for TestHost {
         });
         Ok(())
     }
+}
+
+/// Counts work that spilled.
+#[derive(Debug)]
+struct Watched(Arc<AtomicUsize>);
+
+impl Progress for Watched {
+    fn expect(&self, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn stop(&self) -> CancellationToken {
+        CancellationToken::new()
+    }
+    fn end(self: Box<Self>, _: Option<&Error>, detail: Option<String>) {
+        let spilled = detail.is_some_and(|d| d.contains("spilled"));
+        self.0.fetch_add(usize::from(spilled), Ordering::Relaxed);
+    }
+}
+
+fn memory(bytes: usize) -> Arc<RuntimeEnv> {
+    let builder = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(bytes)));
+    builder.build_arc().unwrap()
 }
 
 impl World {
@@ -275,6 +312,8 @@ impl World {
             head: Mutex::new(Arc::new(head)),
             states: tokio::sync::Mutex::new(states),
             dawdle: AtomicBool::new(false),
+            runtime: memory(MEMORY),
+            spilled: Arc::default(),
             began: Notify::new(),
         });
         let pace = Pace {
@@ -427,7 +466,9 @@ impl World {
     }
 
     pub(super) async fn refresh(&self, view: Oid) {
-        Box::pin(self.refresher.refresh(view)).await.unwrap();
+        Box::pin(self.refresher.refresh(view, By::Statement))
+            .await
+            .unwrap();
     }
 
     /// Begins to refresh and goes away in the middle of the commit.
@@ -437,6 +478,11 @@ impl World {
             () = self.refresh(view) => panic!("refreshed"),
             () = self.host.began.notified() => {}
         }
+    }
+
+    /// How often storing a view did not fit into memory.
+    pub(super) fn spilled(&self) -> usize {
+        self.host.spilled.load(Ordering::Relaxed)
     }
 
     pub(super) async fn compact(&self, view: Oid) -> bool {
@@ -449,7 +495,7 @@ impl World {
         let rows = rows_in(view, &state.state, &state.state.files[0]).await;
         let change = StateChange {
             source: SOURCE,
-            batches: vec![rows[0].slice(0, 1)],
+            rows: vec![rows[0].slice(0, 1)].into(),
             replaces: Replaces::Nothing,
             base: state.run,
             durable: state.durable,
@@ -470,7 +516,7 @@ impl World {
     }
 
     pub(super) async fn try_rebuild(&self, view: Oid) -> Result<Lsn> {
-        Box::pin(self.refresher.rebuild(view)).await
+        Box::pin(self.refresher.rebuild(view, By::Statement)).await
     }
 
     pub(super) fn durable(&self, view: Oid) -> i64 {
