@@ -13,7 +13,6 @@ import os
 import pathlib
 import secrets
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -27,6 +26,7 @@ import pyarrow
 from deltalake import DeltaTable
 
 from common import Count
+from served import Served
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("weir", type=pathlib.Path, help="the server's program")
@@ -76,55 +76,11 @@ class SmallDisk:
         self.image.unlink()
 
 
-class Server:
-    """A process of the server over its directories."""
+class Server(Served):
+    """A server whose log does not lie on the small disk: it must be able to say that this is full."""
 
     def __init__(self, data, warehouse):
-        self.data, self.warehouse = data, warehouse
-        self.start()
-
-    def start(self):
-        addresses = self.data / "addresses.json"
-        self.data.mkdir(parents=True, exist_ok=True)
-        addresses.unlink(missing_ok=True)
-        log = open(self.log, "ab")
-        doors = [flag for door in ("pg", "flight", "http") for flag in (f"--{door}-addr", "127.0.0.1:0")]
-        command = [arguments.weir, "serve", "--data", self.data, "--warehouse", self.warehouse, *doors]
-        self.process = subprocess.Popen(command, env=os.environ | SETTINGS, stdout=log, stderr=log)
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the server ended: {self.log.read_text()[-800:]}")
-            try:
-                found = json.loads(addresses.read_text())
-                self.pg, self.flight, self.http = (found[door] for door in ("pg", "flight", "http"))
-                return
-            except (FileNotFoundError, ValueError):
-                time.sleep(0.05)
-        raise RuntimeError("the server did not open its doors")
-
-    @property
-    def log(self):
-        """Not on the small disk: it must be able to say that this is full."""
-        return arguments.scratch / "server.log"
-
-    def connect(self):
-        host, port = self.pg.rsplit(":", 1)
-        return psycopg.connect(
-            host=host, port=port, user="weir", password=password, dbname="weir", autocommit=True
-        )
-
-    def alive(self):
-        if self.process.poll() is not None:
-            raise AssertionError(f"the server ended with {self.process.returncode}")
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(30)
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(90)
+        super().__init__(arguments.weir, data, warehouse, arguments.scratch / "server.log", SETTINGS)
 
 
 class Refused(Exception):
