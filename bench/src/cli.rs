@@ -213,6 +213,10 @@ pub(crate) struct ResultOptions {
     /// Only this wire
     #[arg(long, value_enum)]
     pub(crate) wire: Option<Wire>,
+    /// A PostgreSQL to compare with, as in `host=/tmp user=postgres`: both read one stored table, which
+    /// is made there too
+    #[arg(long, value_name = "CONNECTION")]
+    pub(crate) postgres: Option<String>,
 }
 
 #[derive(Debug, Args)]

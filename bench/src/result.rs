@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use bytes::Buf;
 use futures::{StreamExt, TryStreamExt};
-use tokio_postgres::SimpleQueryMessage;
+use tokio::task::JoinSet;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::cli::{Common, ResultOptions, Wire};
 use crate::error::{Error, Result};
@@ -16,35 +17,109 @@ use crate::server::Server;
 const GROWTH: f64 = 200.0;
 /// The first queries of a process allocate what it keeps.
 const WARM_UP_ROWS: u64 = 100_000;
+/// Where the result is stored when another server has it too.
+const TABLE: &str = "bench_result";
+const STORED: &str = "SELECT * FROM bench_result";
 
 /// Each wire on a server of its own, so that none inherits the memory of the one before.
 pub(crate) async fn measure(common: &Common, options: &ResultOptions) -> Result<Report> {
     let mut report = Report::new("result", common)?;
     report.option("rows", options.rows);
+    let postgres = match &options.postgres {
+        Some(config) => Some(Postgres::with(config, options.rows).await?),
+        None => None,
+    };
     let all = [Wire::Text, Wire::Binary, Wire::Flight];
     for wire in all {
         if options.wire.is_none_or(|only| only == wire) {
-            one(common, options, wire, &mut report).await?;
+            let theirs = match &postgres {
+                Some(postgres) => Some(postgres.rate(wire).await?),
+                None => None,
+            };
+            one(common, options, wire, theirs, &mut report).await?;
         }
     }
+    if let Some(postgres) = postgres {
+        postgres.done().await?;
+    }
     Ok(report)
+}
+
+/// Another server with the same rows in a table.
+struct Postgres {
+    client: Client,
+    rows: u64,
+    _connection: JoinSet<()>,
+}
+
+impl Postgres {
+    async fn with(config: &str, rows: u64) -> Result<Self> {
+        let (client, connection) = tokio_postgres::connect(config, NoTls).await?;
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            // the client reports what went wrong
+            let _ = connection.await;
+        });
+        let make = format!(
+            "DROP TABLE IF EXISTS {TABLE}; CREATE UNLOGGED TABLE {TABLE} AS {}",
+            query(rows)
+        );
+        client.batch_execute(&make).await?;
+        client
+            .batch_execute(&format!("VACUUM ANALYZE {TABLE}"))
+            .await?;
+        Ok(Self {
+            client,
+            rows,
+            _connection: task,
+        })
+    }
+
+    /// Rows a second, in text or in binary.
+    async fn rate(&self, wire: Wire) -> Result<f64> {
+        let begun = Instant::now();
+        let got = match wire {
+            Wire::Text => text(&self.client, STORED).await?,
+            Wire::Binary | Wire::Flight => binary(&self.client, STORED).await?,
+        };
+        match got.rows == self.rows {
+            true => Ok(got.rows as f64 / begun.elapsed().as_secs_f64()),
+            false => Err(Error::Answer(format!("{} rows came back", got.rows))),
+        }
+    }
+
+    async fn done(self) -> Result<()> {
+        Ok(self
+            .client
+            .batch_execute(&format!("DROP TABLE {TABLE}"))
+            .await?)
+    }
 }
 
 async fn one(
     common: &Common,
     options: &ResultOptions,
     wire: Wire,
+    theirs: Option<f64>,
     report: &mut Report,
 ) -> Result<()> {
     let mut server = Server::start(common).await?;
-    read(&mut server, wire, WARM_UP_ROWS).await?;
+    let asked = match theirs {
+        None => query(options.rows),
+        Some(_) => {
+            let make = format!("CREATE TABLE {TABLE} AS {}", query(options.rows));
+            server.pg().await?.batch_execute(&make).await?;
+            STORED.to_owned()
+        }
+    };
+    read(&mut server, wire, &query(WARM_UP_ROWS)).await?;
     server.attach(common).await?;
     let (pid, own) = (server.pid(), std::process::id());
     let before = process::resident(pid)?;
     let watch = Watch::start(pid)?;
     let (cpu, own_cpu) = (Cpu::of(pid)?, Cpu::of(own)?);
     let begun = Instant::now();
-    let got = read(&mut server, wire, options.rows).await?;
+    let got = read(&mut server, wire, &asked).await?;
     let seconds = begun.elapsed().as_secs_f64();
     let used = Cpu::of(pid)?.since(cpu).total();
     let own_used = Cpu::of(own)?.since(own_cpu).total();
@@ -59,6 +134,11 @@ async fn one(
     };
     let millions = options.rows as f64 / 1e6;
     report.figure(format!("{name}: rows"), got.rows as f64 / seconds, "rows/s");
+    if let Some(theirs) = theirs {
+        let rate = got.rows as f64 / seconds;
+        report.figure(format!("{name}: PostgreSQL's"), theirs, "rows/s");
+        report.figure(format!("{name}: rate, of PostgreSQL's"), rate / theirs, "");
+    }
     report.figure(
         format!("{name}: values"),
         got.bytes as f64 / seconds / 1e6,
@@ -96,16 +176,15 @@ fn query(rows: u64) -> String {
     )
 }
 
-async fn read(server: &mut Server, wire: Wire, rows: u64) -> Result<Got> {
+async fn read(server: &mut Server, wire: Wire, sql: &str) -> Result<Got> {
     match wire {
-        Wire::Text => text(server, &query(rows)).await,
-        Wire::Binary => binary(server, &query(rows)).await,
-        Wire::Flight => flight(server, query(rows)).await,
+        Wire::Text => text(&server.pg().await?, sql).await,
+        Wire::Binary => binary(&server.pg().await?, sql).await,
+        Wire::Flight => flight(server, sql.to_owned()).await,
     }
 }
 
-async fn text(server: &mut Server, sql: &str) -> Result<Got> {
-    let client = server.pg().await?;
+async fn text(client: &Client, sql: &str) -> Result<Got> {
     let mut messages = std::pin::pin!(client.simple_query_raw(sql).await?);
     let mut got = Got::default();
     while let Some(message) = messages.try_next().await? {
@@ -119,8 +198,7 @@ async fn text(server: &mut Server, sql: &str) -> Result<Got> {
     Ok(got)
 }
 
-async fn binary(server: &mut Server, sql: &str) -> Result<Got> {
-    let client = server.pg().await?;
+async fn binary(client: &Client, sql: &str) -> Result<Got> {
     let none: [&str; 0] = [];
     let mut rows = std::pin::pin!(client.query_raw(sql, none).await?);
     let mut got = Got::default();
