@@ -20,6 +20,7 @@
 //!
 //! Must not know statements, sessions or tables.
 
+mod arguments;
 mod arithmetic;
 mod casts;
 mod functions;

@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 
 import oracle
+import postgres_reasons
 from common import Checks
 
 DISTRIBUTION = "pglast==8.8"
@@ -532,9 +533,9 @@ def report(runs, counts, sentence):
     ):
         groups = collections.defaultdict(list)
         for run in runs:
-            for found, _, line, _, reason in run.found:
+            for found, _, line, statement, reason in run.found:
                 if found == kind:
-                    groups[group_of(kind, reason)].append(f"{run.name}:{line}")
+                    groups[group_of(kind, statement, reason)].append(f"{run.name}:{line}")
         out.write(f"\n## {title}\n\n| reason | statements | where |\n|---|--:|---|\n")
         for reason, places in sorted(groups.items(), key=lambda g: (-len(g[1]), g[0])):
             shown = ", ".join(places[:12]) + (", …" if len(places) > 12 else "")
@@ -542,12 +543,12 @@ def report(runs, counts, sentence):
     return out.getvalue()
 
 
-def group_of(kind, reason):
-    """Answers hold the files' own values, so those are only told apart by what they are about."""
-    if kind == WRONG and " against " in (reason or "") and not reason.startswith(("names", "columns")):
-        return "values"
+def group_of(kind, statement, reason):
+    """Answers hold the files' own values, so those are told apart by why they are others."""
+    if kind == WRONG:
+        return postgres_reasons.of_answer(statement) or "not looked into"
     if kind == ACCEPTS:
-        return reason_group(reason.split(";")[0])
+        return postgres_reasons.of_acceptance(statement) or reason_group(reason.split(";")[0])
     return reason_group(reason)
 
 

@@ -45,6 +45,14 @@ impl Dialect for WeirDialect {
             let found = parser.peek_nth_token(1);
             return Some(parser.expected("a text", found));
         }
+        // the parser reads a precision, and forgets it
+        if interval(&parser.peek_token_ref().token)
+            && parser.peek_nth_token(1).token == Token::LParen
+            && matches!(parser.peek_nth_token(2).token, Token::Number(..))
+        {
+            let found = parser.peek_nth_token(1);
+            return Some(parser.expected("a text: an interval has microseconds", found));
+        }
         let left = |steps: usize| steps.checked_sub(1);
         let spent = self
             .1

@@ -16,6 +16,7 @@
 //!
 //! Functions here know their arguments and the session's time zone, nothing else.
 
+mod bytes;
 mod date_part;
 mod digits;
 mod instants;
@@ -77,6 +78,7 @@ fn entries() -> impl Iterator<Item = Entry> {
         instants::LIST,
         numbers::LIST,
         strings::LIST,
+        bytes::LIST,
         regex::LIST,
         lists::LIST,
         json::LIST,

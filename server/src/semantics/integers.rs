@@ -18,6 +18,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 
+use super::arguments;
 use super::arithmetic::{Op, checked};
 use super::types::{Family, family, is_unknown, name};
 use crate::error::{Error, SqlState};
@@ -239,6 +240,12 @@ impl TreeNodeRewriter for Rewriter<'_> {
                     .into());
                 }
                 Transformed::no(Expr::AggregateFunction(f))
+            }
+            Expr::ScalarFunction(call) => {
+                let name = call.name().to_owned();
+                let fitting = arguments::fitting(call, self.schema)?;
+                let same = matches!(&fitting, Expr::ScalarFunction(f) if f.name() == name);
+                Transformed::new(fitting, !same, TreeNodeRecursion::Continue)
             }
             other => match narrowed(&other).filter(|_| self.narrow) {
                 Some(small) => Transformed::yes(small),

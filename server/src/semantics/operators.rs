@@ -42,6 +42,9 @@ impl ExprPlanner for Operators {
         else {
             return Ok(PlannerResult::Original(raw));
         };
+        if raw.op == BinaryOperator::StringConcat {
+            return concatenate(raw, &left, &right);
+        }
         if is_comparison(&raw.op) {
             if family(&left) == Family::Interval || family(&right) == Family::Interval {
                 return compare_intervals(raw, &left, &right);
@@ -278,6 +281,23 @@ fn compute(
         | (Interval, Plus, Family::Time) => Ok(PlannerResult::Original(raw)),
         _ => Err(no_operator(&raw.op, left, right)),
     }
+}
+
+/// Bytes go with bytes; a quoted literal beside them is read as such.
+fn concatenate(
+    mut raw: RawBinaryExpr,
+    left: &DataType,
+    right: &DataType,
+) -> Result<PlannerResult<RawBinaryExpr>> {
+    let bytes = [left, right].map(|ty| family(ty) == Family::Bytes);
+    let open = |expr: &Expr, ty: &DataType| is_unknown(expr) || ty.is_null();
+    match bytes {
+        [true, false] if open(&raw.right, right) => raw.right = tagged(raw.right, &SqlType::Bytea),
+        [false, true] if open(&raw.left, left) => raw.left = tagged(raw.left, &SqlType::Bytea),
+        [true, false] | [false, true] => return Err(no_operator(&raw.op, left, right)),
+        _ => {}
+    }
+    Ok(PlannerResult::Original(raw))
 }
 
 /// Days as an `integer`, of a date or of a number.

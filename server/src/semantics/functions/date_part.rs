@@ -6,9 +6,12 @@
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, TimestampMicrosecondArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, Int32Type, TimeUnit};
+use arrow::datatypes::{
+    DataType, Date32Type, Field, FieldRef, Float64Type, Int32Type, TimeUnit,
+    TimestampMicrosecondType,
+};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
@@ -113,6 +116,18 @@ impl ScalarUDFImpl for DatePart {
                     None => Err(Error::Internal("no function date_field".to_owned()).into()),
                 }
             }
+            Some(field @ ("epoch" | "year" | "years"))
+                if args.args.get(1).is_some_and(any_infinite) =>
+            {
+                match field {
+                    "epoch" => epoch(&self.planners, args),
+                    _ => Err(Error::unsupported(
+                        "the year of infinity is not supported",
+                        "ask isfinite() first",
+                    )
+                    .into()),
+                }
+            }
             Some("year" | "years") => {
                 let years = self.planners.invoke_with_args(args)?;
                 match of {
@@ -133,7 +148,76 @@ fn in_micros(value: &ColumnarValue) -> Result<ColumnarValue> {
         DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
         _ => return Ok(value.clone()),
     };
-    value.cast_to(&ty, None)
+    match value.data_type() {
+        DataType::Date32 if any_infinite(value) => with_ends(value),
+        _ => value.cast_to(&ty, None),
+    }
+}
+
+/// Timestamps of dates of which some are infinite.
+fn with_ends(dates: &ColumnarValue) -> Result<ColumnarValue> {
+    let rows = match dates {
+        ColumnarValue::Array(array) => array.len(),
+        ColumnarValue::Scalar(_) => 1,
+    };
+    let dates = dates.to_array(rows)?;
+    let all = dates.as_primitive::<Date32Type>().iter();
+    let all = all.map(|day| match day {
+        Some(i32::MAX) => Some(i64::MAX),
+        Some(i32::MIN) => Some(i64::MIN),
+        day => day.map(|day| i64::from(day).saturating_mul(86_400_000_000)),
+    });
+    let all: TimestampMicrosecondArray = all.collect();
+    Ok(ColumnarValue::Array(Arc::new(all)))
+}
+
+/// The far ends of dates and times, which are infinity.
+fn is_infinite(value: &ScalarValue) -> Option<f64> {
+    let (least, most) = match value {
+        ScalarValue::Date32(Some(days)) => (*days == i32::MIN, *days == i32::MAX),
+        ScalarValue::TimestampMicrosecond(Some(at), _) => (*at == i64::MIN, *at == i64::MAX),
+        _ => (false, false),
+    };
+    match (least, most) {
+        (true, _) => Some(f64::NEG_INFINITY),
+        (_, true) => Some(f64::INFINITY),
+        _ => None,
+    }
+}
+
+fn any_infinite(value: &ColumnarValue) -> bool {
+    match value {
+        ColumnarValue::Scalar(value) => is_infinite(value).is_some(),
+        ColumnarValue::Array(array) => match array.data_type() {
+            DataType::Date32 => {
+                let days = array.as_primitive::<Date32Type>().values();
+                days.iter().any(|day| matches!(*day, i32::MIN | i32::MAX))
+            }
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                let all = array.as_primitive::<TimestampMicrosecondType>().values();
+                all.iter().any(|at| matches!(*at, i64::MIN | i64::MAX))
+            }
+            _ => false,
+        },
+    }
+}
+
+/// The planner's, with infinity where it is due.
+fn epoch(planners: &ScalarUDF, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let (rows, value) = (args.number_rows, args.args.get(1).cloned());
+    let seconds = planners.invoke_with_args(args)?.into_array(rows)?;
+    let seconds = seconds.as_primitive::<Float64Type>();
+    let Some(value) = value else {
+        return Ok(ColumnarValue::Array(Arc::new(seconds.clone())));
+    };
+    let value = value.into_array(rows)?;
+    let ends = (0..rows).map(|row| {
+        let end = is_infinite(&ScalarValue::try_from_array(&value, row)?);
+        let known = (!seconds.is_null(row)).then(|| seconds.value(row));
+        Ok(end.or(known))
+    });
+    let seconds: Float64Array = ends.collect::<Result<_>>()?;
+    Ok(ColumnarValue::Array(Arc::new(seconds)))
 }
 
 /// The year before 1 is -1.

@@ -148,10 +148,15 @@ pub(super) fn date(text: &str) -> Result<i32> {
         },
     };
     match i32::try_from(days) {
-        Ok(days) if days < i32::MAX && days > i32::MIN => Ok(days),
+        Ok(narrow) if (FIRST_DAY..=LAST_DAY).contains(&days) => Ok(narrow),
         _ => Err(out_of_range(text)),
     }
 }
+
+/// PostgreSQL's first day, 4714-11-24 BC, in days since 1970.
+const FIRST_DAY: i64 = -2_440_588;
+/// Its last one, 5874897-12-31.
+const LAST_DAY: i64 = 2_145_042_905;
 
 /// A text in none of the plain forms.
 fn free(plain: &str, kind: &str, text: &str) -> Result<free::Moment> {
@@ -295,17 +300,20 @@ pub(super) fn timestamp(text: &str, zone: Option<Tz>) -> Result<i64> {
         .checked_mul(DAY)
         .and_then(|d| d.checked_add(micros))
         .ok_or_else(|| out_of_range(text))?;
+    let known = |micros: i64| match micros >= FIRST_DAY * DAY {
+        true => Ok(micros),
+        false => Err(out_of_range(text)),
+    };
     let Some(session) = zone else {
-        return Ok(local);
+        return known(local);
     };
     let east = match own_zone {
         Some(Zone::Fixed(seconds)) => seconds,
         Some(Zone::Named(tz)) => east_of(local, tz),
         None => east_of(local, session),
     };
-    local
-        .checked_sub(east * SECOND)
-        .ok_or_else(|| out_of_range(text))
+    let instant = local.checked_sub(east * SECOND);
+    known(instant.ok_or_else(|| out_of_range(text))?)
 }
 
 /// Offset of a local time in a zone. A time that the clocks skip or repeat takes the standard
@@ -380,36 +388,70 @@ struct Span {
     months: f64,
     days: f64,
     micros: i128,
+    /// Units that were named.
+    seen: u16,
 }
 
+const HOUR: u16 = 1 << 6;
+const MINUTE: u16 = 1 << 7;
+const SECOND_ALONE: u16 = 1 << 8;
+/// Decimals of a second are its milli- and microseconds.
+const SECOND_AND_PARTS: u16 = 1 << 8 | 1 << 9 | 1 << 10;
+
 impl Span {
-    /// Adds `value` (with its decimals) of a unit; fractions go down to the next smaller unit.
-    fn add(&mut self, value: f64, unit: &str) -> Option<()> {
+    /// Adds `value` (with its decimals) of a unit; fractions go down to the next smaller unit. Gives the
+    /// unit's bit.
+    fn add(&mut self, value: f64, unit: &str) -> Option<u16> {
         let months = |span: &mut Self, months: f64| {
             span.months += months.trunc();
             let days = months.fract() * 30.0;
             span.add_days(days);
         };
         let unit = unit.to_ascii_lowercase();
-        match unit.as_str() {
-            "y" | "yr" | "yrs" | "year" | "years" => self.months += (value * 12.0).round(),
-            "mon" | "mons" | "month" | "months" => months(self, value),
-            "dec" | "decade" | "decades" => self.months += (value * 120.0).round(),
-            "c" | "cent" | "century" | "centuries" => self.months += (value * 1_200.0).round(),
-            "w" | "week" | "weeks" => self.add_days(value * 7.0),
-            "d" | "day" | "days" => self.add_days(value),
-            "h" | "hr" | "hrs" | "hour" | "hours" => self.add_seconds(value * 3_600.0),
-            "m" | "min" | "mins" | "minute" | "minutes" => self.add_seconds(value * 60.0),
-            "s" | "sec" | "secs" | "second" | "seconds" => self.add_seconds(value),
-            "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => {
-                self.add_seconds(value / 1e3);
+        let (bit, seconds) = match unit.as_str() {
+            "y" | "yr" | "yrs" | "year" | "years" => {
+                self.months += (value * 12.0).round();
+                return Some(1);
             }
-            "us" | "usec" | "usecs" | "microsecond" | "microseconds" => {
-                self.add_seconds(value / 1e6);
+            "mon" | "mons" | "month" | "months" => {
+                months(self, value);
+                return Some(1 << 1);
             }
+            "dec" | "decade" | "decades" => {
+                self.months += (value * 120.0).round();
+                return Some(1 << 2);
+            }
+            "c" | "cent" | "century" | "centuries" => {
+                self.months += (value * 1_200.0).round();
+                return Some(1 << 3);
+            }
+            "w" | "week" | "weeks" => {
+                self.add_days(value * 7.0);
+                return Some(1 << 4);
+            }
+            "d" | "day" | "days" => {
+                self.add_days(value);
+                return Some(1 << 5);
+            }
+            "h" | "hr" | "hrs" | "hour" | "hours" => (HOUR, value * 3_600.0),
+            "m" | "min" | "mins" | "minute" | "minutes" => (MINUTE, value * 60.0),
+            "s" | "sec" | "secs" | "second" | "seconds" => match value.fract() == 0.0 {
+                true => (SECOND_ALONE, value),
+                false => (SECOND_AND_PARTS, value),
+            },
+            "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => (1 << 9, value / 1e3),
+            "us" | "usec" | "usecs" | "microsecond" | "microseconds" => (1 << 10, value / 1e6),
             _ => return None,
-        }
-        Some(())
+        };
+        self.add_seconds(seconds);
+        Some(bit)
+    }
+
+    /// No unit is named twice.
+    fn once(&mut self, bits: u16) -> Option<()> {
+        let new = self.seen & bits == 0;
+        self.seen |= bits;
+        new.then_some(())
     }
 
     fn add_days(&mut self, days: f64) {
@@ -474,6 +516,7 @@ fn verbose_interval(text: &str) -> Option<Span> {
                 months: -span.months,
                 days: -span.days,
                 micros: -span.micros,
+                ..span
             };
             return words.next().is_none().then_some(span);
         }
@@ -484,6 +527,7 @@ fn verbose_interval(text: &str) -> Option<Span> {
                 _ => (false, word),
             };
             let micros = long_clock(clock)?;
+            span.once(HOUR | MINUTE | SECOND_AND_PARTS)?;
             span.micros += if negative { -micros } else { micros };
             continue;
         }
@@ -502,7 +546,8 @@ fn verbose_interval(text: &str) -> Option<Span> {
             },
             unit => unit,
         };
-        span.add(value, unit)?;
+        let bits = span.add(value, unit)?;
+        span.once(bits)?;
     }
     Some(span)
 }

@@ -80,6 +80,7 @@ impl CellReader for List {
             let quoted = chars.next_if_eq(&'"').is_some();
             // length up to the last character that is not trailing blank
             let mut kept = 0;
+            let mut escaped = false;
             loop {
                 match chars.peek().copied() {
                     Some('"') if quoted => {
@@ -89,6 +90,7 @@ impl CellReader for List {
                     None if quoted => return Err(malformed(text, "a quoted element has no end")),
                     Some(',') | None if !quoted => break,
                     Some('\\') => {
+                        escaped = true;
                         chars.next();
                         value.push(
                             chars
@@ -121,7 +123,7 @@ impl CellReader for List {
                 if value.is_empty() {
                     return Err(malformed(text, "an element is empty"));
                 }
-                let null = value.eq_ignore_ascii_case("null");
+                let null = !escaped && value.eq_ignore_ascii_case("null");
                 self.element((!null).then_some(value.as_str()))?;
             }
             while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}

@@ -39,16 +39,24 @@ pub(super) fn float8(text: &str) -> Result<f64> {
     let value: f64 = plain
         .parse()
         .map_err(|_| bad_syntax("double precision", text))?;
-    if value.is_infinite() && plain.bytes().any(|b| b.is_ascii_digit()) {
+    let lost = value.is_infinite() && plain.bytes().any(|b| b.is_ascii_digit());
+    if lost || (value == 0.0 && !is_zero(plain)) {
         return Err(out_of_range("double precision", text));
     }
     Ok(value)
 }
 
+/// Whether a number's digits, before its exponent, are all zero.
+fn is_zero(plain: &str) -> bool {
+    let mantissa = plain.split(['e', 'E']).next().unwrap_or(plain);
+    !mantissa.bytes().any(|b| (b'1'..=b'9').contains(&b))
+}
+
 pub(super) fn float4(text: &str) -> Result<f32> {
     let plain = text.trim_ascii();
     let value: f32 = plain.parse().map_err(|_| bad_syntax("real", text))?;
-    if value.is_infinite() && plain.bytes().any(|b| b.is_ascii_digit()) {
+    let lost = value.is_infinite() && plain.bytes().any(|b| b.is_ascii_digit());
+    if lost || (value == 0.0 && !is_zero(plain)) {
         return Err(out_of_range("real", text));
     }
     Ok(value)
