@@ -26,7 +26,7 @@ use progress::Work;
 pub use progress::{By, Progress};
 use spool::Spool;
 use step::{
-    Step, drops, epochs, floor_after, in_time_from, is_scattered, may_be_late, moved, next,
+    Step, drops, epochs, floor_after, half, in_time_from, is_scattered, may_be_late, moved, next,
     smallest,
 };
 use tokio::sync::Notify;
@@ -191,13 +191,14 @@ impl Refresher {
     ) -> Result<Lsn> {
         let mut target = None;
         let mut last_run = None;
+        let mut most = i64::MAX;
         loop {
             let head = self.host.head();
             let (Some(kept), Some(state)) = (self.host.kept(view), head.views.get(&view)) else {
                 return Ok(Lsn::default());
             };
             let target = *target.get_or_insert_with(|| newest(&kept, &head));
-            let Some(step) = next(&kept, state, &head, target, anew) else {
+            let Some(step) = next(&kept, state, &head, target, anew, most) else {
                 return Ok(state.durable);
             };
             if last_run == Some(state.run) {
@@ -225,12 +226,20 @@ impl Refresher {
             }
             let floor = floor_after(&kept, state, &step, target);
             let in_time = in_time_from(&kept, state, &step, floor);
-            let (rows, late, replaces) = loop {
+            let computed = loop {
                 let computed = self.step(&planned, &kept, state, &step, in_time);
                 match self.in_time(work.progress(), computed).await {
                     Err(e) if planned.spares(&e) => {}
-                    computed => break computed?,
+                    computed => break computed,
                 }
+            };
+            let (rows, late, replaces) = match (computed, half(&kept, &step)) {
+                // shorter runs need less; folding makes one of them when there is room
+                (Err(e), Some(half)) if e.state() == SqlState::OUT_OF_MEMORY => {
+                    (most, last_run) = (half, None);
+                    continue;
+                }
+                (computed, _) => computed?,
             };
             work.computed(&rows);
             let upto = step.range.upto.unwrap_or(target);

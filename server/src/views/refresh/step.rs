@@ -27,13 +27,15 @@ pub(super) struct Step {
     pub(super) replace: bool,
 }
 
-/// The next run, or nothing when the state has everything up to the target.
+/// The next run, of `most` positions at most where it need not be of all, or nothing when the state has
+/// everything up to the target.
 pub(super) fn next(
     kept: &Kept,
     state: &ViewHead,
     head: &DbHead,
     target: Lsn,
     anew: bool,
+    most: i64,
 ) -> Option<Step> {
     if kept.strategy == Strategy::Full {
         let range = Range {
@@ -62,7 +64,7 @@ pub(super) fn next(
     let mut upto = match kept.strategy {
         // a key's results are made of all its rows
         Strategy::Keyed => target,
-        _ => target.min(Lsn(after.0.saturating_add(slice))),
+        _ => target.min(Lsn(after.0.saturating_add(slice.min(most)))),
     };
     if !replace && after < state.floor.from {
         // up to there rows count whatever their time
@@ -75,6 +77,13 @@ pub(super) fn next(
         },
         replace,
     })
+}
+
+/// Half of a step's positions, for a state that can be made of shorter runs.
+pub(super) fn half(kept: &Kept, step: &Step) -> Option<i64> {
+    let positions = step.range.upto?.0.saturating_sub(step.range.after.0);
+    let parts = !matches!(kept.strategy, Strategy::Keyed | Strategy::Full);
+    (parts && positions > 1).then_some(positions / 2)
 }
 
 /// True when rows that the state has counted were changed, and it has to follow.

@@ -22,7 +22,7 @@ const SHAPES: [(&str, Strategy); 7] = [
         Strategy::Session,
     ),
     (
-        "SELECT k, i, v, ts, repeat('and more of it ', 15) || k AS more FROM t",
+        "SELECT k, i, v, ts, repeat('and more of it ', 40) || k AS more FROM t",
         Strategy::Append,
     ),
     (
@@ -39,7 +39,7 @@ const SHAPES: [(&str, Strategy); 7] = [
     ),
 ];
 
-const ROWS: i64 = 20_000;
+const ROWS: i64 = 30_000;
 
 /// Runs, folds and states made anew are written in pieces, and are the same.
 #[tokio::test]

@@ -57,7 +57,7 @@ pub(super) struct World {
 }
 
 /// Bytes that storing views has in these worlds.
-const MEMORY: usize = 2 << 20;
+const MEMORY: usize = 3 << 20;
 
 #[derive(Debug)]
 struct NoKeys;
