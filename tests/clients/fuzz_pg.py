@@ -61,6 +61,9 @@ class Reader:
     def read(self, kind, body):
         if kind in "123snIc" and body:
             raise ValueError("a body where none is")
+        if kind == "2":
+            # a portal's rows may come without having been described
+            self.columns = None
         if kind == "Z" and body not in (b"I", b"T", b"E"):
             raise ValueError("status")
         if kind in "EN":

@@ -47,7 +47,12 @@ async fn a_second_server_is_refused_clearly() {
 
     // A lock is not left behind, by a clean end or by a kill.
     Spawned::start(Path::new(PROGRAM), dir.path()).await.kill();
+    // Nor is what it had spilled.
+    let spilled = dir.path().join("spill/of-a-killed-process");
+    std::fs::create_dir_all(&spilled).unwrap();
+    std::fs::write(spilled.join("batches"), [0; 100]).unwrap();
     let again = Spawned::start(Path::new(PROGRAM), dir.path()).await;
+    assert!(!spilled.exists());
     assert_eq!(
         again.connect().await.count("SELECT count(*) FROM t").await,
         2

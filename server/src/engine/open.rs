@@ -1,7 +1,7 @@
 //! From a data directory to an open database: lock, catalog, log, state of views, background work.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -61,6 +61,7 @@ impl Engine {
         let warehouse = warehouse_url(&config)?;
         lake::stores::prove(&warehouse).await?;
         let stream = open_stream(&config, &snapshot, &warehouse).await?;
+        clear_spilled(&config)?;
         let base = base_state(&config, &warehouse)?;
         let view_runtime = view_runtime(base.runtime_env(), &config)?;
         let keys = Keys::new(config.idempotency_window, config.max_idempotency_keys);
@@ -355,11 +356,26 @@ fn view_runtime(queries: &RuntimeEnv, config: &Config) -> Result<Arc<RuntimeEnv>
     Ok(builder.build_arc()?)
 }
 
+/// Where operators put what does not fit into memory.
+fn spilled(config: &Config) -> PathBuf {
+    config.data.join("spill")
+}
+
+/// Removes what a killed process had spilled. The directory's lock says that it is nobody's.
+fn clear_spilled(config: &Config) -> Result<()> {
+    match std::fs::remove_dir_all(spilled(config)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove what was spilled")(e))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// DataFusion as weir uses it, before a statement's names are put in.
 fn base_state(config: &Config, warehouse: &Url) -> Result<SessionState> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(memory_pool(config.query_memory))
-        .with_temp_file_path(config.data.join("spill"))
+        .with_temp_file_path(spilled(config))
         .with_metadata_cache_limit(64 << 20)
         .build_arc()?;
     if warehouse.scheme() != "file" {

@@ -42,6 +42,8 @@ use crate::stream::{Replaces, Rows, StateChange};
 
 /// Each sort keeps so many parts less than all memory for merging what it spilled.
 const SORTS: usize = 32;
+/// Runs that were shortened grow by this part of their length each.
+const REGROWTH: i64 = 8;
 
 /// A view's query over the tables of one head.
 #[derive(Debug, Clone)]
@@ -268,6 +270,8 @@ impl Refresher {
             turn = whole(turn, async move { host.commit_state(view, change).await }).await?;
             work.progress().advance(positions(step.range.after, upto));
             anew = false;
+            // what did not fit may fit by and by
+            most = most.saturating_add(most / REGROWTH);
             if kept.strategy == Strategy::Full {
                 return Ok(head.visible);
             }
@@ -323,9 +327,14 @@ impl Refresher {
     ) -> Result<()> {
         let view = kept.oid;
         let folded = smallest(&state.state.files);
-        let planned = self.host.plan(view, head).await?;
-        let rows = compute::fold(&planned, kept, state, &folded);
-        let rows = self.in_time(work.progress(), rows).await?;
+        let mut planned = self.host.plan(view, head).await?;
+        let rows = loop {
+            let rows = compute::fold(&planned, kept, state, &folded);
+            match self.in_time(work.progress(), rows).await {
+                Err(e) if planned.spares(&e) => {}
+                rows => break rows?,
+            }
+        };
         work.computed(&rows);
         let change = StateChange {
             source: kept.source,
@@ -362,9 +371,14 @@ impl Refresher {
         else {
             return Ok(None);
         };
-        let planned = self.host.plan(view, &head).await?;
-        let work = expire::expire(&planned, &kept, state, (column, to, overdue));
-        let left = within(self.pace.deadline, work).await?;
+        let mut planned = self.host.plan(view, &head).await?;
+        let left = loop {
+            let work = expire::expire(&planned, &kept, state, (column, to, overdue));
+            match within(self.pace.deadline, work).await {
+                Err(e) if planned.spares(&e) => {}
+                left => break left?,
+            }
+        };
         let change = StateChange {
             source: kept.source,
             rows: Rows::new(left.rows.into_stream()),

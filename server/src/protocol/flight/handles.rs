@@ -17,6 +17,14 @@ use crate::protocol::credentials::Caller;
 use crate::session::Description;
 
 const MAX_HANDLES: usize = 10_000;
+/// About what all prepared statements, or all tickets, may take in memory.
+const MAX_BYTES: usize = 128 << 20;
+/// A byte of a statement takes about so many once it is read,
+const READ_BYTES: usize = 64;
+/// a column of its result so many,
+const COLUMN_BYTES: usize = 256;
+/// and a session.
+const SESSION_BYTES: usize = 4096;
 /// A prepared statement that is not used for so long is gone.
 const PREPARED_LIFE: Duration = Duration::from_secs(60 * 60);
 /// A transaction that is not used for so long is gone, with what it held.
@@ -37,16 +45,44 @@ pub(super) struct Prepared {
 impl Prepared {
     /// The parameter rows in force.
     pub(super) fn bound(&self) -> Vec<Vec<ScalarValue>> {
-        self.bound
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.bound).clone()
     }
+}
 
-    /// Replaces the parameter rows.
-    pub(super) fn bind(&self, rows: Vec<Vec<ScalarValue>>) {
-        *self.bound.lock().unwrap_or_else(PoisonError::into_inner) = rows;
+/// What keeping a value takes in memory, roughly.
+trait Weigh {
+    fn bytes(&self) -> usize;
+}
+
+impl Weigh for Arc<Prepared> {
+    fn bytes(&self) -> usize {
+        let columns = self
+            .description
+            .schema
+            .as_ref()
+            .map_or(0, |s| s.fields().len());
+        let bound = lock(&self.bound)
+            .iter()
+            .map(|row| values(row))
+            .sum::<usize>();
+        self.statement.text.len() * READ_BYTES + columns * COLUMN_BYTES + bound
     }
+}
+
+impl Weigh for Planned {
+    fn bytes(&self) -> usize {
+        self.statement.text.len() * READ_BYTES + values(&self.params)
+    }
+}
+
+impl Weigh for Caller {
+    fn bytes(&self) -> usize {
+        SESSION_BYTES
+    }
+}
+
+fn values(row: &[ScalarValue]) -> usize {
+    row.iter().map(ScalarValue::size).sum()
 }
 
 /// A statement with its parameters, to be run by `DoGet` once.
@@ -94,6 +130,24 @@ impl Handles {
                 )
                 .with_hint("it was closed, has expired, or belongs to another role")
             })
+    }
+
+    /// Replaces the parameter rows of a prepared statement.
+    ///
+    /// # Errors
+    /// 26000 when it is not there, 53400 when there is no room for them.
+    pub(super) fn bind(
+        &self,
+        caller: &Caller,
+        bytes: &[u8],
+        rows: Vec<Vec<ScalarValue>>,
+    ) -> Result<()> {
+        let prepared = self.prepared(caller, bytes)?;
+        let before = std::mem::replace(&mut *lock(&prepared.bound), rows);
+        let id = parse(bytes).unwrap_or_default();
+        self.prepared.weigh(id).inspect_err(|_| {
+            *lock(&prepared.bound) = before;
+        })
     }
 
     /// Forgets a prepared statement; one that is not there is no error.
@@ -195,57 +249,106 @@ impl Drop for Running {
 struct Expiring<T> {
     what: &'static str,
     life: Duration,
-    entries: Mutex<HashMap<Uuid, (T, Instant)>>,
+    entries: Mutex<Entries<T>>,
 }
 
-impl<T> Expiring<T> {
+struct Entries<T> {
+    map: HashMap<Uuid, Entry<T>>,
+    bytes: usize,
+}
+
+struct Entry<T> {
+    value: T,
+    used: Instant,
+    bytes: usize,
+}
+
+impl<T> Entries<T> {
+    fn remove(&mut self, id: Uuid) -> Option<Entry<T>> {
+        let entry = self.map.remove(&id)?;
+        self.bytes -= entry.bytes;
+        Some(entry)
+    }
+
+    fn expire(&mut self, life: Duration) {
+        self.map.retain(|_, entry| entry.used.elapsed() < life);
+        self.bytes = self.map.values().map(|entry| entry.bytes).sum();
+    }
+}
+
+impl<T: Weigh> Expiring<T> {
     fn new(what: &'static str, life: Duration) -> Self {
         Self {
             what,
             life,
-            entries: Mutex::default(),
+            entries: Mutex::new(Entries {
+                map: HashMap::new(),
+                bytes: 0,
+            }),
         }
     }
 
     fn insert(&self, value: T) -> Result<Uuid> {
+        let bytes = value.bytes();
         let mut entries = lock(&self.entries);
-        let now = Instant::now();
-        if entries.len() >= MAX_HANDLES {
-            entries.retain(|_, (_, used)| now.duration_since(*used) < self.life);
+        let full = |e: &Entries<T>| {
+            e.map.len() >= MAX_HANDLES || e.bytes.saturating_add(bytes) > MAX_BYTES
+        };
+        if full(&entries) {
+            entries.expire(self.life);
         }
-        if entries.len() >= MAX_HANDLES {
-            return Err(Error::refused(
-                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-                format!("too many {} are open", self.what),
-            )
-            .with_hint("close what is no longer needed"));
+        if full(&entries) {
+            return Err(self.full());
         }
         let id = Uuid::new_v4();
-        entries.insert(id, (value, now));
+        let used = Instant::now();
+        entries.bytes += bytes;
+        entries.map.insert(id, Entry { value, used, bytes });
         Ok(id)
+    }
+
+    /// Counts an entry as what it takes now.
+    fn weigh(&self, id: Uuid) -> Result<()> {
+        let mut entries = lock(&self.entries);
+        let entries = &mut *entries;
+        let Some(entry) = entries.map.get_mut(&id) else {
+            return Ok(());
+        };
+        let (before, now) = (entry.bytes, entry.value.bytes());
+        let all = (entries.bytes - before).saturating_add(now);
+        if now > before && all > MAX_BYTES {
+            return Err(self.full());
+        }
+        (entries.bytes, entry.bytes) = (all, now);
+        Ok(())
+    }
+
+    fn full(&self) -> Error {
+        Error::refused(
+            SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+            format!("too many {} are open, or too large ones", self.what),
+        )
+        .with_hint("close what is no longer needed")
     }
 
     fn get<R>(&self, id: Uuid, read: impl FnOnce(&T) -> R) -> Option<R> {
         let mut entries = lock(&self.entries);
-        let (value, used) = entries.get_mut(&id)?;
-        let now = Instant::now();
-        if now.duration_since(*used) >= self.life {
-            entries.remove(&id);
+        let entry = entries.map.get_mut(&id)?;
+        if entry.used.elapsed() >= self.life {
+            entries.remove(id);
             return None;
         }
-        *used = now;
-        Some(read(value))
+        entry.used = Instant::now();
+        Some(read(&entry.value))
     }
 
     fn take_if(&self, id: Uuid, allowed: impl FnOnce(&T) -> bool) -> Option<T> {
         let mut entries = lock(&self.entries);
-        let (value, used) = entries.get(&id)?;
-        if !allowed(value) {
+        if !allowed(&entries.map.get(&id)?.value) {
             return None;
         }
-        let alive = used.elapsed() < self.life;
-        let (value, _) = entries.remove(&id)?;
-        alive.then_some(value)
+        let entry = entries.remove(id)?;
+        (entry.used.elapsed() < self.life).then_some(entry.value)
     }
 }
 
@@ -259,4 +362,36 @@ fn handle(id: Uuid) -> Bytes {
 
 fn parse(bytes: &[u8]) -> Option<Uuid> {
     Uuid::from_slice(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Block(usize);
+
+    impl Weigh for Block {
+        fn bytes(&self) -> usize {
+            self.0
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_its_bytes() {
+        let kept = Expiring::new("blocks", PREPARED_LIFE);
+        let first = kept.insert(Block(MAX_BYTES / 2)).unwrap();
+        kept.insert(Block(MAX_BYTES / 2)).unwrap();
+        let refused = kept.insert(Block(1)).unwrap_err();
+        assert_eq!(refused.state(), SqlState::CONFIGURATION_LIMIT_EXCEEDED);
+        assert!(kept.take_if(first, |_| false).is_none());
+        assert!(kept.take_if(first, |_| true).is_some());
+        kept.insert(Block(1)).unwrap();
+
+        // those that nobody used make room
+        let kept = Expiring::new("blocks", Duration::ZERO);
+        let old = kept.insert(Block(MAX_BYTES)).unwrap();
+        kept.insert(Block(MAX_BYTES)).unwrap();
+        assert!(kept.get(old, |_| ()).is_none());
+        assert_eq!(lock(&kept.entries).bytes, MAX_BYTES);
+    }
 }

@@ -48,8 +48,10 @@ pub(super) async fn put(
             count(update(&*caller.session, &statement, Vec::new()).await?)
         }
         Command::CommandPreparedStatementQuery(c) => {
-            let prepared = handles.prepared(&caller, &c.prepared_statement_handle)?;
-            prepared.bind(parameters(&prepared, batches(messages)).await?);
+            let handle = &c.prepared_statement_handle;
+            let prepared = handles.prepared(&caller, handle)?;
+            let rows = parameters(&prepared, batches(messages)).await?;
+            handles.bind(&caller, handle, rows)?;
             let result = DoPutPreparedStatementResult {
                 prepared_statement_handle: Some(c.prepared_statement_handle),
             };
