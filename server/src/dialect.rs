@@ -7,6 +7,7 @@
 mod alter_model;
 mod alter_streaming_table;
 mod alter_table_set;
+pub(crate) mod array_of;
 mod cancel_job;
 pub(crate) mod column_names;
 mod create_external_table;
@@ -23,13 +24,16 @@ mod grant;
 mod list_rows;
 mod numbers;
 mod optimize;
+mod place;
 mod postgres;
+mod query_clauses;
 mod refresh_materialized_view;
 pub mod refuse;
 mod renamed;
 mod replay_dead_letters;
 mod restore_table;
 mod retrain_model;
+mod row_comparisons;
 mod rows_in;
 mod set_returning;
 mod show_lineage;
@@ -60,6 +64,7 @@ pub use explain_materialized_view::ExplainMaterializedView;
 pub use flush_table::FlushTable;
 pub use grant::{Grant, GrantTarget};
 pub use optimize::Optimize;
+pub use place::Start;
 pub use refresh_materialized_view::RefreshMaterializedView;
 pub use renamed::rename_relations;
 pub use replay_dead_letters::ReplayDeadLetters;
@@ -79,6 +84,8 @@ use split::Piece;
 pub struct Statement {
     /// Its text, without the semicolon.
     pub text: String,
+    /// Where that stands among the statements that were sent with it.
+    pub start: Start,
     /// What it says.
     pub kind: Kind,
 }
@@ -141,9 +148,13 @@ pub enum Kind {
 pub fn parse(sql: &str) -> Result<Vec<Statement>> {
     let dialect = WeirDialect::default();
     let pieces = split::split(&dialect, sql)?;
+    let mut start = Start::default();
     pieces
         .into_iter()
-        .map(|piece| parse_piece(&dialect, sql, piece))
+        .map(|piece| {
+            start = start.moved(sql, piece.range.start);
+            parse_piece(&dialect, sql, piece, start)
+        })
         .collect()
 }
 
@@ -169,7 +180,13 @@ pub fn parse_expr(sql: &str) -> Result<ast::Expr> {
     parser.parse_expr().map_err(|e| syntax_error(sql, &e))
 }
 
-fn parse_piece(dialect: &WeirDialect, sql: &str, piece: Piece) -> Result<Statement> {
+fn parse_piece(
+    dialect: &WeirDialect,
+    sql: &str,
+    mut piece: Piece,
+    start: Start,
+) -> Result<Statement> {
+    postgres::plain_names(&mut piece.tokens);
     let text = sql[piece.range.clone()].to_owned();
     dialect.limit(piece.tokens.len());
     let mut parser = Parser::new(dialect).with_tokens_with_locations(piece.tokens);
@@ -188,26 +205,32 @@ fn parse_piece(dialect: &WeirDialect, sql: &str, piece: Piece) -> Result<Stateme
             |e| syntax_error(sql, &e),
         ));
     }
-    let mut statement = Statement { text, kind };
+    let mut statement = Statement { text, start, kind };
     if let Kind::Native(native) = &mut statement.kind {
+        query_clauses::rewrite(native.as_mut());
         refuse::check(native)?;
         time_travel::rewrite(native)?;
-        numbers::rewrite(native.as_mut());
-        spellings::rewrite(native.as_mut());
-        using::rewrite(native.as_mut())?;
-        set_returning::rewrite(native.as_mut())?;
-        rows_in::rewrite(native.as_mut());
+        rewrite(native.as_mut())?;
     }
     if let Some(query) = statement.query_mut() {
+        query_clauses::rewrite(query);
         refuse::check_query(query)?;
         time_travel::rewrite_query(query)?;
-        numbers::rewrite(query);
-        spellings::rewrite(query);
-        using::rewrite(query)?;
-        set_returning::rewrite(query)?;
-        rows_in::rewrite(query);
+        rewrite(query)?;
     }
     Ok(statement)
+}
+
+/// What is written otherwise than the planner reads it.
+fn rewrite<T: ast::Visit + ast::VisitMut>(tree: &mut T) -> Result<()> {
+    numbers::rewrite(tree);
+    spellings::rewrite(tree);
+    row_comparisons::rewrite(tree);
+    using::rewrite(tree)?;
+    set_returning::rewrite(tree)?;
+    rows_in::rewrite(tree);
+    array_of::rewrite(tree);
+    Ok(())
 }
 
 fn parse_kind(

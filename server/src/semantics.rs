@@ -15,14 +15,17 @@
 //! | `zones` | types are coerced | instants where the session is not in UTC |
 //! | `lateral` | the plan stands | lists of a row, unnested beside it |
 //! | `grouping` | the plan stands | grouping sets over equal columns |
-//! | `sum` | | the aggregate that does not wrap |
+//! | `sum`, `average` | | aggregates that do not wrap, and round |
+//! | `division` | the plan stands | quotients of `numeric`, rounded |
 //! | [`parameters`] | a statement is described | types of `$1`, `$2`, … |
 //!
 //! Must not know statements, sessions or tables.
 
 mod arguments;
 mod arithmetic;
+mod average;
 mod casts;
+mod division;
 mod functions;
 mod grouping;
 mod integers;
@@ -48,7 +51,7 @@ pub fn install(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     builder
         .aggregate_functions()
         .get_or_insert_default()
-        .push(Arc::new(sum::function()));
+        .extend([Arc::new(sum::function()), Arc::new(average::function())]);
     builder
         .scalar_functions()
         .get_or_insert_default()

@@ -224,6 +224,8 @@ impl Session {
                 ml::bind_relation_arguments(native)?;
                 if system::compat::mentions_system_tables(native) {
                     system::compat::rewrite(native);
+                    // what is left of them has no keys
+                    dialect::array_of::rewrite_all(native.as_mut());
                 }
             }
         }
@@ -244,6 +246,7 @@ impl Session {
         match exec::describe(&run, hints).await {
             Ok(description) => Ok(description),
             Err(e) => {
+                let e = statement.place(e);
                 // refused here, the statement is never executed: this is its row
                 trace.fail(&run, &e).await;
                 self.fail_transaction();
@@ -270,7 +273,7 @@ impl Session {
         }
         let run = self.run(statement, params)?;
         let trace = Trace::start(self, &run);
-        self.show_activity("active", Some(&statement.text));
+        show(&self.seat.activity, "active", Some(&statement.text));
         let result = self.guarded(&run, Box::pin(exec::execute(&run))).await;
         let result = match result {
             Ok(outcome) => {
@@ -278,12 +281,40 @@ impl Session {
                 trace.finish(&run, outcome, held).await
             }
             Err(e) => {
+                let e = statement.place(e);
                 trace.fail(&run, &e).await;
                 Err(e)
             }
         };
-        self.show_activity("idle", None);
-        result.inspect_err(|_| self.fail_transaction())
+        self.rests_after(result.inspect_err(|_| self.fail_transaction()))
+    }
+
+    /// Shows the session as idle, once its rows have been read where there are some.
+    fn rests_after(&self, result: Result<Outcome>) -> Result<Outcome> {
+        let state = match self.transaction_status() {
+            TransactionStatus::Idle => "idle",
+            TransactionStatus::Open => "idle in transaction",
+            TransactionStatus::Failed => "idle in transaction (aborted)",
+        };
+        match result {
+            Ok(Outcome::Rows {
+                tag,
+                schema,
+                stream,
+            }) => {
+                let seat = Arc::clone(&self.seat.activity);
+                let read = move |_, _: Option<&Error>| show(&seat, state, None);
+                Ok(Outcome::Rows {
+                    tag,
+                    schema,
+                    stream: exec::rows::traced(stream, read),
+                })
+            }
+            other => {
+                show(&self.seat.activity, state, None);
+                other
+            }
+        }
     }
 
     /// A client begins to send in one go: its INSERTs are one transaction until [`Self::end_implicit`].
@@ -625,18 +656,14 @@ impl Session {
     fn fail_transaction(&self) {
         self.inner().transaction.fail();
     }
+}
 
-    fn show_activity(&self, state: &str, query: Option<&str>) {
-        let mut activity = self
-            .seat
-            .activity
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        activity.state = state.to_owned();
-        if let Some(query) = query {
-            activity.query = Some(crate::governance::audit::redact(query));
-            activity.started_at_micros = Some(now_micros());
-        }
+fn show(activity: &Mutex<system::Activity>, state: &str, query: Option<&str>) {
+    let mut activity = activity.lock().unwrap_or_else(PoisonError::into_inner);
+    activity.state = state.to_owned();
+    if let Some(query) = query {
+        activity.query = Some(crate::governance::audit::redact(query));
+        activity.started_at_micros = Some(now_micros());
     }
 }
 

@@ -122,17 +122,19 @@ def cancel():
 
 def errors():
     cases = [
-        ("SELECT * FROM missing", psycopg.errors.UndefinedTable),
-        ("SELECT nope FROM pc_events", psycopg.errors.UndefinedColumn),
-        ("SELEC 1", psycopg.errors.SyntaxError),
-        ("SELECT 1 / 0", psycopg.errors.DivisionByZero),
-        ("INSERT INTO pc_events VALUES (NULL, 'x')", psycopg.errors.NotNullViolation),
+        ("SELECT * FROM missing", psycopg.errors.UndefinedTable, "15"),
+        ("SELECT\n  nope\nFROM pc_events", psycopg.errors.UndefinedColumn, "10"),
+        ("SELECT e.nope FROM pc_events AS e", psycopg.errors.UndefinedColumn, "8"),
+        ("SELEC 1", psycopg.errors.SyntaxError, "1"),
+        ("SELECT 1 / 0", psycopg.errors.DivisionByZero, None),
+        ("INSERT INTO pc_events VALUES (NULL, 'x')", psycopg.errors.NotNullViolation, None),
     ]
     with connect() as connection:
-        for sql, kind in cases:
+        for sql, kind, position in cases:
             try:
                 connection.execute(sql)
-            except kind:
+            except kind as error:
+                assert error.diag.statement_position == position, (sql, error.diag.statement_position)
                 continue
             raise AssertionError(f"{sql}: no {kind.__name__}")
     return f"{len(cases)} kinds"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The clients that take longer to install than CI has time for: dbt, JDBC, ODBC. Starts a server of its own.
+# The clients that take longer to install than CI has time for: dbt, JDBC, ODBC, Superset. Starts a server of its own.
 # What is not there (a JDK, unixODBC, the Python packages) is said and left out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -19,13 +19,16 @@ finish() {
 }
 trap finish EXIT
 
-wanted=tests/clients/requirements-more.txt
-if ! cmp -s "$wanted" "$venv/installed.txt"; then
-  rm -rf "$venv"
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
-  cp "$wanted" "$venv/installed.txt"
-fi
+install() {
+  local wanted="tests/clients/requirements-$1.txt" into="${cache}/venv-$1"
+  cmp -s "$wanted" "$into/installed.txt" && return
+  rm -rf "$into"
+  python3 -m venv "$into"
+  "$into/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
+  cp "$wanted" "$into/installed.txt"
+}
+install more
+install superset
 
 cargo build --workspace --bins --locked
 WEIR_PASSWORD="$("$venv/bin/python" -c 'import secrets; print(secrets.token_urlsafe(18))')"
@@ -39,9 +42,11 @@ for _ in $(seq 600); do
 done
 
 failed=0
-for client in jdbc odbc dbt; do
+for client in jdbc odbc dbt superset; do
   printf '\n=== %s\n' "$client"
-  DBT="$venv/bin/dbt" "$venv/bin/python" "tests/clients/check_$client.py" \
+  python="$venv/bin/python"
+  [ "$client" = superset ] && python="${cache}/venv-superset/bin/python"
+  DBT="$venv/bin/dbt" "$python" "tests/clients/check_$client.py" \
     "$scratch/data/addresses.json" "$scratch/data/warehouse" || failed=1
 done
 exit "$failed"

@@ -75,7 +75,8 @@ const SHARED_EXEC_FILES: [(&str, &str); 18] = [
 ];
 
 /// Files under `server/src/dialect/` that are not one statement, with the reason.
-const SHARED_DIALECT_FILES: [(&str, &str); 15] = [
+const SHARED_DIALECT_FILES: [(&str, &str); 19] = [
+    ("array_of", "lists of subqueries: queries/array_of.slt"),
     (
         "column_names",
         "columns without an alias: queries/select.slt",
@@ -84,12 +85,21 @@ const SHARED_DIALECT_FILES: [(&str, &str); 15] = [
     ("spellings", "operators of queries: queries/functions.slt"),
     ("numbers", "a literal of queries: queries/types.slt"),
     ("renamed", "the text of a view's query: ddl/alter_table.slt"),
+    (
+        "row_comparisons",
+        "conditions of queries: queries/row_comparisons.slt",
+    ),
     ("rows_in", "a condition of queries: queries/select.slt"),
     ("set_returning", "functions of queries: queries/types.slt"),
     ("list_rows", "functions of queries: queries/lateral.slt"),
     ("using", "joins of queries: queries/select.slt"),
     ("view_query", "the text of a view's query"),
+    ("place", "where in a text a statement stands"),
     ("postgres", "the dialect itself"),
+    (
+        "query_clauses",
+        "clauses of queries: queries/spellings.slt, queries/array_of.slt",
+    ),
     ("refuse", "what no statement may hold"),
     ("split", "cuts a text into statements"),
     (

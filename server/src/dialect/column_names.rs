@@ -4,6 +4,7 @@ use catalog::SqlType;
 use datafusion::sql::sqlparser::ast::{DataType, Expr, SelectItem, SetExpr, TrimWhereField};
 
 use super::data_type::sql_type;
+use super::spellings::SUBSTRING;
 use super::words::{fold, parts};
 
 /// Stands before the number of a column whose name another column of the query has: the planner takes no
@@ -39,7 +40,11 @@ pub(crate) fn of(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => Some(fold(ident)),
         Expr::CompoundIdentifier(path) => path.last().map(fold),
-        Expr::Function(f) => parts(&f.name).pop(),
+        Expr::Function(f) => parts(&f.name).pop().map(|name| match name.as_str() {
+            SUBSTRING => "substring".to_owned(),
+            "array_or_empty" => "array".to_owned(),
+            _ => name,
+        }),
         Expr::Cast {
             expr, data_type, ..
         } => strong(expr).or_else(|| Some(type_name(data_type))),

@@ -22,7 +22,7 @@ type Entry = (
 );
 
 /// Functions whose rows are the elements of lists: their name, their columns, the functions of the lists.
-const OF_LISTS: [Entry; 14] = [
+const OF_LISTS: [Entry; 15] = [
     (
         "json_object_keys",
         &["json_object_keys"],
@@ -82,6 +82,11 @@ const OF_LISTS: [Entry; 14] = [
         "regexp_split_to_table",
         &["regexp_split_to_table"],
         &["regexp_split_to_array"],
+    ),
+    (
+        "regexp_matches",
+        &["regexp_matches"],
+        &["regexp_matches_list"],
     ),
     (
         "generate_series",

@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
 /// PostgreSQL's dialect with table versioning switched on. It answers to PostgreSQL's type id, so
 /// every branch of the parser that asks for PostgreSQL is taken; each method PostgreSQL overrides
@@ -25,6 +25,30 @@ impl Default for WeirDialect {
 /// that can be read takes.
 const STEPS: usize = 20_000;
 const STEPS_A_TOKEN: usize = 100;
+
+/// The parser takes `at` after a table for the begin of a version; what follows says that it is a name.
+pub(super) fn plain_names(tokens: &mut [TokenWithSpan]) {
+    let mut next: Option<Token> = None;
+    for token in tokens.iter_mut().rev() {
+        if let Token::Whitespace(_) = token.token {
+            continue;
+        }
+        if let Token::Word(word) = &mut token.token
+            && word.keyword == Keyword::AT
+        {
+            let means = |word: &Word| matches!(word.keyword, Keyword::TIME | Keyword::LOCAL);
+            let stays = match &next {
+                Some(Token::LParen) => true,
+                Some(Token::Word(word)) => word.quote_style.is_none() && means(word),
+                _ => false,
+            };
+            if !stays {
+                word.keyword = Keyword::NoKeyword;
+            }
+        }
+        next = Some(token.token.clone());
+    }
+}
 
 impl WeirDialect {
     /// Sets a limit to the work that the next so many tokens may make.

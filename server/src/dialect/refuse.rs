@@ -132,7 +132,11 @@ fn query_clauses(query: &Query) -> Result<()> {
         format_clause,
         pipe_operators,
     } = query;
-    clause(fetch.is_some(), "FETCH FIRST", "use LIMIT")?;
+    clause(
+        fetch.is_some(),
+        "FETCH FIRST with TIES, PERCENT or LIMIT",
+        "use LIMIT alone",
+    )?;
     clause(
         !locks.is_empty(),
         "FOR UPDATE and FOR SHARE",

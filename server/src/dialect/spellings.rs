@@ -1,12 +1,14 @@
 //! Spellings that PostgreSQL's own parser takes as calls of functions: `AT TIME ZONE`, `LIKE … ESCAPE`,
-//! `SIMILAR TO`, `json_agg`, `make_interval` with named arguments.
+//! `SIMILAR TO`, `SUBSTRING … FROM 'pattern'`, `json_agg`, `json_object_agg`, `make_interval` with named arguments;
+//! and the operators `|/`, `||/`, `@` and `~`.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, DuplicateTreatment, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident,
-    Interval, ObjectName, OrderByExpr, OrderByOptions, Value, ValueWithSpan, VisitMut, VisitorMut,
+    Interval, ObjectName, OrderByExpr, OrderByOptions, UnaryOperator, Value, ValueWithSpan,
+    VisitMut, VisitorMut,
 };
 
 use super::words::parts;
@@ -62,6 +64,44 @@ impl VisitorMut for Spellings {
                     right: Box::new(call("similar_to_escape", args)),
                 };
             }
+            Expr::Substring {
+                expr: text,
+                substring_from: Some(pattern),
+                substring_for: None,
+                ..
+            } if is_text(pattern) => {
+                let args = vec![(**text).clone(), (**pattern).clone()];
+                *expr = call(SUBSTRING, args);
+            }
+            Expr::UnaryOp { op, expr: value } => {
+                let double = |value: &Expr| Expr::Cast {
+                    kind: CastKind::Cast,
+                    expr: Box::new(value.clone()),
+                    data_type: DataType::DoublePrecision,
+                    array: false,
+                    format: None,
+                };
+                if *op == UnaryOperator::BitwiseNot {
+                    let one = Expr::Value(Value::Number("1".to_owned(), false).into());
+                    *expr = Expr::BinaryOp {
+                        left: value.clone(),
+                        op: BinaryOperator::PGBitwiseXor,
+                        right: Box::new(Expr::UnaryOp {
+                            op: UnaryOperator::Minus,
+                            expr: Box::new(one),
+                        }),
+                    };
+                    return ControlFlow::Continue(());
+                }
+                let computed = match op {
+                    UnaryOperator::PGSquareRoot => call("sqrt", vec![double(value)]),
+                    UnaryOperator::PGCubeRoot => call("cbrt", vec![double(value)]),
+                    UnaryOperator::PGAbs => call("abs", vec![(**value).clone()]),
+                    _ => return ControlFlow::Continue(()),
+                };
+                // an operator's column has no name, a function's has
+                (*op, **value) = (UnaryOperator::Plus, computed);
+            }
             // the planner's own reading of intervals knows fewer forms
             Expr::Interval(interval) => {
                 if let Some(read) = read_interval(interval) {
@@ -75,6 +115,11 @@ impl VisitorMut for Spellings {
                 }
                 match name.as_str() {
                     "json_agg" | "jsonb_agg" => *expr = gathered(&name, function),
+                    "json_object_agg" | "jsonb_object_agg" => {
+                        if let Some(pairs) = gathered_pairs(&name, function) {
+                            *expr = pairs;
+                        }
+                    }
                     "make_interval" => in_order(&mut function.args),
                     _ => {}
                 }
@@ -83,6 +128,21 @@ impl VisitorMut for Spellings {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// `SUBSTRING` with a pattern.
+pub(super) const SUBSTRING: &str = "substring_matching";
+
+fn is_text(expr: &Expr) -> bool {
+    let Expr::Value(value) = expr else {
+        return false;
+    };
+    matches!(
+        value.value,
+        Value::SingleQuotedString(_)
+            | Value::EscapedStringLiteral(_)
+            | Value::DollarQuotedString(_)
+    )
 }
 
 /// `name(args)`.
@@ -169,6 +229,25 @@ fn gathered(name: &str, function: &Function) -> Expr {
     let mut inner = function.clone();
     inner.name = ObjectName::from(vec![Ident::new("array_agg")]);
     call(name, vec![Expr::Function(inner)])
+}
+
+/// `json_object_agg(key, value)` writes what two calls of `array_agg` gather side by side.
+fn gathered_pairs(name: &str, function: &Function) -> Option<Expr> {
+    let FunctionArguments::List(list) = &function.args else {
+        return None;
+    };
+    if list.args.len() != 2 || list.duplicate_treatment == Some(DuplicateTreatment::Distinct) {
+        return None;
+    }
+    let lists = list.args.iter().map(|arg| {
+        let mut inner = function.clone();
+        inner.name = ObjectName::from(vec![Ident::new("array_agg")]);
+        if let FunctionArguments::List(list) = &mut inner.args {
+            list.args = vec![arg.clone()];
+        }
+        Expr::Function(inner)
+    });
+    Some(call(name, lists.collect()))
 }
 
 const PARTS: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];

@@ -389,6 +389,9 @@ fn base_state(config: &Config, warehouse: &Url) -> Result<SessionState> {
     let options = session.options_mut();
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.parse_float_as_decimal = true;
+    options.sql_parser.collect_spans = true;
+    // casts and functions say that a result may be NULL where the optimizer knows that it is not
+    options.execution.skip_physical_aggregate_schema_check = true;
     options.execution.parquet.schema_force_view_types = false;
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;

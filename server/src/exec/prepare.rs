@@ -42,6 +42,7 @@ pub(super) async fn prepare(
         .collect::<Result<Vec<Option<DataType>>>>()?;
     let statement = Arc::new(Statement {
         text: run.statement.text.clone(),
+        start: run.statement.start,
         kind: Kind::Native(Box::new(inner.clone())),
     });
     let described = Box::pin(super::describe(&with(run, &statement, Vec::new()), &hints)).await?;

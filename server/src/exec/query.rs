@@ -1,5 +1,6 @@
 //! Queries: `SELECT`, `VALUES`, `WITH`.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::{Outcome, Run, origins, rows, series, set_config};
-use crate::dialect::column_names;
+use crate::dialect::column_names::{self, numbered};
+use crate::dialect::words::fold;
 use crate::engine::scope::Scope;
 use crate::error::{Error, Result, SqlState};
 use crate::semantics;
@@ -161,13 +163,24 @@ pub(super) async fn planned(state: &SessionState, mut statement: Ast) -> Result<
     }
 }
 
-/// Gives every unnamed column of a select list a name; false where there is none to give.
+/// Gives every unnamed column of a select list a name, and those whose name is taken another one; false where
+/// there is none to give.
 fn name_columns(body: &mut SetExpr) -> bool {
     let SetExpr::Select(select) = body else {
         return false;
     };
     let mut changed = false;
+    let mut taken = HashMap::new();
     for (at, item) in select.projection.iter_mut().enumerate() {
+        if let SelectItem::ExprWithAlias { alias, .. } = item {
+            let name = fold(alias);
+            let times: &mut usize = taken.entry(name.clone()).or_default();
+            if *times > 0 {
+                *alias = ast::Ident::with_quote('"', numbered(&name, *times));
+                changed = true;
+            }
+            *times += 1;
+        }
         if let SelectItem::UnnamedExpr(expr) = item {
             let alias = ast::Ident::with_quote('"', format!("column {at}"));
             *item = SelectItem::ExprWithAlias {

@@ -5,8 +5,9 @@
 //! that those which were let in are answered as soon as ever. What they may hold meanwhile is
 //! [`Buffers`](super::buffers::Buffers)'s.
 //!
-//! In times of overload, rows that would have to wait until older ones are stored are not let in either;
-//! in other times they do wait, and their sender with them.
+//! In times of overload, rows that would have to wait until older ones are stored are not let in either,
+//! nor those for which there are enough others on their way; in other times they do wait, and their sender
+//! with them.
 //!
 //! A queue that stands is the sign of overload, not one that a burst makes and that goes away again
 //! (Nichols and Jacobson, Controlling Queue Delay, 2012).
@@ -20,8 +21,10 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result, SqlState};
 
-/// What is worked on at once, in bytes of bodies, for each processor.
-const AT_ONCE: usize = 4 << 20;
+/// What is worked on at once, in bytes of bodies, for each processor: it decodes them in about 10 ms.
+const AT_ONCE: usize = 1 << 20;
+/// What may be on its way to its turn in times of overload, in the same measure.
+const AHEAD: usize = 1 << 20;
 /// One body counts as at most this part of it: a large one is not alone.
 const LARGEST_SHARE: usize = 4;
 /// What is counted, in bytes.
@@ -41,6 +44,7 @@ pub struct Admission {
     full: Arc<dyn Fn() -> bool + Send + Sync>,
     free: Arc<Semaphore>,
     units: usize,
+    ahead: usize,
     queue: Arc<Mutex<Queue>>,
 }
 
@@ -52,6 +56,15 @@ struct Queue {
     /// Since when the first one has waited too long, whoever it was.
     late_since: Option<Instant>,
     turned_away: Option<Instant>,
+    /// Bytes that were let in and have not had their turn.
+    coming: usize,
+}
+
+/// Rows that were let in, until their turn comes or they are dropped.
+#[derive(Debug)]
+pub(super) struct Coming {
+    bytes: usize,
+    queue: Arc<Mutex<Queue>>,
 }
 
 /// A turn, over when dropped.
@@ -76,19 +89,29 @@ impl Admission {
             full: Arc::new(full),
             free: Arc::new(Semaphore::new(units)),
             units,
+            ahead: AHEAD.saturating_mul(processors.max(1)),
             queue: Arc::default(),
         }
     }
 
-    /// Whether one more request may come in: asked before anything of it is read.
+    /// Whether one more request of about so many bytes may come in: asked before anything of it is read.
     ///
     /// # Errors
-    /// `53400` while rows wait too long for their turn.
-    pub(super) fn let_in(&self) -> Result<()> {
-        let full = (self.full)();
-        match self.queue().overloaded(Instant::now(), full) {
+    /// `53400` while rows wait too long for their turn, and in times of overload while enough of them come.
+    pub(super) fn let_in(&self, bytes: usize) -> Result<Coming> {
+        // senders that are slow themselves keep nobody away who could be served
+        let busy = self.free.available_permits() < self.units_of(bytes);
+        let mut queue = self.queue();
+        let enough = busy && queue.coming > 0 && queue.coming.saturating_add(bytes) > self.ahead;
+        match queue.overloaded(Instant::now(), enough || (self.full)()) {
             true => Err(overloaded()),
-            false => Ok(()),
+            false => {
+                queue.coming = queue.coming.saturating_add(bytes);
+                Ok(Coming {
+                    bytes,
+                    queue: Arc::clone(&self.queue),
+                })
+            }
         }
     }
 
@@ -96,13 +119,19 @@ impl Admission {
     ///
     /// # Errors
     /// `53400` when it does not come within ten seconds.
-    pub(super) async fn turn(&self, bytes: usize) -> Result<Turn> {
-        self.turn_within(WAIT, bytes).await
+    pub(super) async fn turn(&self, coming: Coming, bytes: usize) -> Result<Turn> {
+        let turn = self.turn_within(WAIT, bytes).await;
+        drop(coming);
+        turn
+    }
+
+    fn units_of(&self, bytes: usize) -> usize {
+        let most = (self.units / LARGEST_SHARE).max(1);
+        bytes.div_ceil(UNIT).clamp(1, most)
     }
 
     async fn turn_within(&self, longest: Duration, bytes: usize) -> Result<Turn> {
-        let most = (self.units / LARGEST_SHARE).max(1);
-        let units = bytes.div_ceil(UNIT).clamp(1, most);
+        let units = self.units_of(bytes);
         let place = Place {
             number: self.queue().enter(Instant::now()),
             queue: Arc::clone(&self.queue),
@@ -140,7 +169,7 @@ impl Queue {
         }
     }
 
-    /// Whether a request that comes now is turned away.
+    /// Whether a request that comes now is turned away; `full` when it would find no room.
     fn overloaded(&mut self, now: Instant, full: bool) -> bool {
         let lately = |at: Instant| now.duration_since(at) < LATELY;
         let lately = self.turned_away.is_some_and(lately);
@@ -168,6 +197,13 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.leave(self.number, Instant::now());
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.coming = queue.coming.saturating_sub(self.bytes);
     }
 }
 
@@ -223,23 +259,50 @@ mod tests {
         let mut turns = Vec::new();
         for _ in 0..LARGEST_SHARE {
             // a body of any size is one share at most
-            turns.push(admission.turn(usize::MAX).await.unwrap());
+            turns.push(admission.turn_within(WAIT, usize::MAX).await.unwrap());
         }
         {
-            let waiting = admission.turn(share);
+            let waiting = admission.turn_within(WAIT, share);
             tokio::pin!(waiting);
             assert!(futures::poll!(waiting.as_mut()).is_pending());
             tokio::time::sleep(TARGET * 2).await;
-            admission.let_in().unwrap();
+            admission.let_in(1).unwrap();
             tokio::time::sleep(BURST * 2).await;
-            let refused = admission.let_in().unwrap_err();
+            let refused = admission.let_in(1).unwrap_err();
             assert_eq!(refused.state(), SqlState::CONFIGURATION_LIMIT_EXCEEDED);
         }
         // the one that waited went away
-        admission.let_in().unwrap();
+        admission.let_in(1).unwrap();
         let refused = admission.turn_within(TARGET, 1).await.unwrap_err();
         assert_eq!(refused.state(), SqlState::CONFIGURATION_LIMIT_EXCEEDED);
         turns.pop();
-        admission.turn(share).await.unwrap();
+        let coming = admission.let_in(share).unwrap();
+        admission.turn(coming, share).await.unwrap();
+        assert_eq!(admission.queue().coming, 0);
+    }
+
+    #[tokio::test]
+    async fn enough_is_let_in_while_there_is_too_much() {
+        let admission = Admission::new(1, || false);
+        let refused = |bytes| admission.let_in(bytes).is_err();
+        let half = admission.let_in(AHEAD / 2).unwrap();
+        let all = admission.let_in(AHEAD).unwrap();
+        // an overload, lately
+        admission.queue().turned_away = Some(Instant::now());
+        assert!(!refused(1), "nobody works on anything");
+        let mut turns = Vec::new();
+        for _ in 0..LARGEST_SHARE {
+            turns.push(admission.turn_within(WAIT, usize::MAX).await.unwrap());
+        }
+        assert!(refused(1));
+        drop(all);
+        assert!(!refused(AHEAD / 2));
+        assert!(refused(AHEAD));
+        drop(half);
+        assert!(!refused(usize::MAX), "the only one");
+        let _all = admission.let_in(AHEAD).unwrap();
+        assert!(refused(1));
+        turns.pop();
+        assert!(!refused(1));
     }
 }

@@ -13,6 +13,7 @@
 //! | `date_part` | fields of dates and times |
 //! | `lists` | `array_fill`, `trim_array`, `array_positions` |
 //! | `json` | operators and functions of `json` and `jsonb` |
+//! | `json_gathered` | `json_agg`, `json_object_agg` |
 //!
 //! Functions here know their arguments and the session's time zone, nothing else.
 
@@ -22,6 +23,7 @@ mod digits;
 mod instants;
 mod json;
 mod json_flat;
+mod json_gathered;
 mod json_value;
 mod lists;
 mod numbers;
@@ -82,6 +84,7 @@ fn entries() -> impl Iterator<Item = Entry> {
         regex::LIST,
         lists::LIST,
         json::LIST,
+        json_gathered::LIST,
     ]
     .into_iter()
     .flatten()
@@ -153,6 +156,7 @@ enum Ty {
     Json,
     Jsonb,
     TextList,
+    TextLists,
     JsonList,
     JsonbList,
     Int4List,
@@ -569,6 +573,7 @@ fn arrow(ty: Ty) -> DataType {
         Ty::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         Ty::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
         Ty::TextList | Ty::AnyList => list_of(&DataType::Utf8),
+        Ty::TextLists => list_of(&list_of(&DataType::Utf8)),
         Ty::JsonList => list_of_tagged("json"),
         Ty::JsonbList => list_of_tagged("jsonb"),
         Ty::Int4List => list_of(&DataType::Int32),

@@ -20,6 +20,7 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 
 use super::arguments;
 use super::arithmetic::{Op, checked};
+use super::division;
 use super::types::{Family, family, is_unknown, name};
 use crate::error::{Error, SqlState};
 
@@ -35,15 +36,33 @@ const TYPED_BY_ARGUMENTS: [&str; 7] = [
 ];
 
 pub(super) fn apply(plan: LogicalPlan) -> Result<LogicalPlan> {
-    // a recursive query's columns were typed from its first branch when it was planned
-    let mut narrow = true;
+    let mut narrow = Narrow {
+        literals: true,
+        values: true,
+    };
     plan.apply_with_subqueries(|node| {
-        narrow &= !matches!(node, LogicalPlan::RecursiveQuery(_));
-        Ok(TreeNodeRecursion::Continue)
+        // a recursive query's columns were typed from its first branch when it was planned
+        narrow.literals &= !matches!(node, LogicalPlan::RecursiveQuery(_));
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                // and so was what a subquery sees of the query around it
+                if let Expr::OuterReferenceColumn(field, _) = expr {
+                    narrow.values &= field.data_type() != &DataType::Int64;
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
     })?;
     Ok(plan
         .transform_up_with_subqueries(|node| rewrite_node(node, narrow))?
         .data)
+}
+
+/// What may become `integer`: literals, and columns of `VALUES` that hold nothing else.
+#[derive(Debug, Clone, Copy)]
+struct Narrow {
+    literals: bool,
+    values: bool,
 }
 
 /// The same for one expression over columns.
@@ -55,7 +74,7 @@ pub(super) fn rewrite(expr: Expr, columns: &DFSchema) -> Result<Expr> {
     Ok(expr.rewrite(&mut rewriter)?.data)
 }
 
-fn rewrite_node(plan: LogicalPlan, narrow: bool) -> Result<Transformed<LogicalPlan>> {
+fn rewrite_node(plan: LogicalPlan, narrow: Narrow) -> Result<Transformed<LogicalPlan>> {
     match plan {
         LogicalPlan::Limit(_) | LogicalPlan::TableScan(_) | LogicalPlan::Extension(_) => {
             return Ok(Transformed::no(plan));
@@ -64,16 +83,17 @@ fn rewrite_node(plan: LogicalPlan, narrow: bool) -> Result<Transformed<LogicalPl
             branches_agree(&union.inputs)?;
             return Ok(Transformed::yes(TypeCoercionRewriter::coerce_union(union)?));
         }
-        LogicalPlan::Values(mut values) if narrow => {
+        LogicalPlan::Values(mut values) if narrow.literals && narrow.values => {
             narrow_values(&mut values)?;
             return Ok(Transformed::yes(LogicalPlan::Values(values)));
         }
         _ => {}
     }
     let schema = merge_schema(&plan.inputs());
+    let is_values = matches!(plan, LogicalPlan::Values(_));
     let mut rewriter = Rewriter {
         schema: &schema,
-        narrow,
+        narrow: narrow.literals && (narrow.values || !is_values),
     };
     let names = NamePreserver::new(&plan);
     let rewritten = plan.map_expressions(|expr| {
@@ -270,6 +290,15 @@ impl Rewriter<'_> {
         ) else {
             return Ok(Transformed::no(Expr::BinaryExpr(binary)));
         };
+        if op == Op::Divide
+            && let Some(quotient) = division::planned(
+                binary.left.as_ref().clone(),
+                binary.right.as_ref().clone(),
+                (&left, &right),
+            )
+        {
+            return Ok(Transformed::yes(quotient));
+        }
         let wider = match op {
             Op::Divide => wider_float(&left, &right),
             _ => wider_integer(&left, &right),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use datafusion::common::DFSchema;
+use datafusion::common::ScalarValue;
 use datafusion::error::Result;
+use datafusion::functions_nested::expr_fn::{array_has_all, array_has_any};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable, Operator, binary_expr};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
@@ -34,6 +36,9 @@ impl ExprPlanner for Operators {
             let power = functions::call("power", vec![raw.left, raw.right])?;
             return Ok(PlannerResult::Planned(power));
         }
+        if let Some(shared) = on_lists(&raw, schema)? {
+            return Ok(PlannerResult::Planned(shared));
+        }
         if let Some(call) = on_json(&raw, schema)? {
             return Ok(PlannerResult::Planned(call));
         }
@@ -60,6 +65,44 @@ impl ExprPlanner for Operators {
     fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
         Ok(PlannerResult::Planned(functions::date_part().call(args)))
     }
+}
+
+/// `&&` of lists, and a quoted list beside one in `@>`, `<@` and `&&`.
+fn on_lists(raw: &RawBinaryExpr, schema: &DFSchema) -> Result<Option<Expr>> {
+    use BinaryOperator::{ArrowAt, AtArrow, PGOverlap};
+    if !matches!(raw.op, ArrowAt | AtArrow | PGOverlap) {
+        return Ok(None);
+    }
+    let list = |expr: &Expr| {
+        let ty = expr.get_type(schema).ok();
+        ty.filter(|ty| matches!(ty, DataType::List(_)))
+    };
+    let beside = |expr: &Expr, ty: DataType| match is_unknown(expr) {
+        true => Some(cast(expr.clone(), ty)),
+        false => None,
+    };
+    let (left, right) = match (list(&raw.left), list(&raw.right)) {
+        (Some(_), Some(_)) if raw.op != PGOverlap => return Ok(None),
+        (Some(_), Some(_)) => (raw.left.clone(), raw.right.clone()),
+        (Some(ty), None) => match beside(&raw.right, ty) {
+            Some(right) => (raw.left.clone(), right),
+            None => return Ok(None),
+        },
+        (None, Some(ty)) => match beside(&raw.left, ty) {
+            Some(left) => (left, raw.right.clone()),
+            None => return Ok(None),
+        },
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(match raw.op {
+        AtArrow => array_has_all(left, right),
+        ArrowAt => array_has_all(right, left),
+        // NULL is like no element
+        _ => {
+            let null = Expr::Literal(ScalarValue::Null, None);
+            array_has_any(left, functions::call("array_remove", vec![right, null])?)
+        }
+    }))
 }
 
 /// An operator over `json` or `jsonb` as the function behind it; `jsonb` beside a quoted literal is compared

@@ -99,7 +99,7 @@ pub(super) fn call(call: ScalarFunction, schema: &DFSchema, zone: Tz) -> Result<
             let args = vec![field.clone(), local(value.clone(), &ty, zone)?];
             Ok(Transformed::yes(call.func.call(args)))
         }
-        "date_trunc" => {
+        "date_trunc" | "date_trunc_years" => {
             let args = vec![field.clone(), local(value.clone(), &ty, zone)?];
             let at = functions::call_in("local_to_instant", vec![call.func.call(args)], zone)?;
             Ok(Transformed::yes(as_type(at, &instant(), ty)))

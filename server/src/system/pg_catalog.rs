@@ -30,7 +30,7 @@ use crate::error::Result;
 /// The bootstrap superuser, owner of all system objects.
 pub(super) const SUPERUSER: Oid = Oid(10);
 /// The one database.
-pub(super) const DATABASE: u32 = 16383;
+pub(super) const DATABASE: u32 = 16384;
 /// `pg_namespace.oid` of the schema `weir`.
 pub(super) const WEIR: u32 = 13300;
 /// `pg_namespace.oid` of the system schemas.

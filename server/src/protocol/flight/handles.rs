@@ -18,9 +18,9 @@ use crate::session::Description;
 
 const MAX_HANDLES: usize = 10_000;
 /// About what all prepared statements, or all tickets, may take in memory.
-const MAX_BYTES: usize = 128 << 20;
+const MAX_BYTES: usize = 256 << 20;
 /// A byte of a statement takes about so many once it is read,
-const READ_BYTES: usize = 64;
+const READ_BYTES: usize = 160;
 /// a column of its result so many,
 const COLUMN_BYTES: usize = 256;
 /// and a session.

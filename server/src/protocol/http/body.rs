@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Shared;
 use super::problem::Problem;
 use crate::error::{Error, SqlState};
+use crate::protocol::admission::Coming;
 use crate::protocol::buffers::{Buffers, Room};
 
 /// The longest pause between two parts of a body.
@@ -119,7 +120,7 @@ pub(super) async fn off_io<T: Send + 'static>(
 }
 
 /// Reads a body of rows, of at most `limit` bytes; 413 beyond, without reading on. The room is for what it
-/// takes to work on it.
+/// takes to work on it, once its turn has come.
 ///
 /// # Errors
 /// 429 when there is no room for it, or when rows that came before wait too long.
@@ -128,14 +129,21 @@ pub(super) async fn read_rows(
     body: Body,
     limit: usize,
     shared: &Shared,
-) -> Result<(Bytes, Room), Problem> {
+) -> Result<(Bytes, Room, Coming), Problem> {
     let announced = announced(headers, limit)?;
-    let room = match shared.admission.let_in() {
-        Ok(()) => shared.buffers.take(announced * COPIES).await,
+    let room = match shared.admission.let_in(announced) {
+        Ok(coming) => shared
+            .buffers
+            .take(announced * COPIES)
+            .await
+            .map(|room| (room, coming)),
         Err(e) => Err(e),
     };
     match room {
-        Ok(room) => arrived(body, limit, announced, room).await,
+        Ok((room, coming)) => {
+            let (body, room) = arrived(body, limit, announced, room).await?;
+            Ok((body, room, coming))
+        }
         Err(e) => {
             pass_over(body, announced).await;
             Err(e.into())

@@ -65,8 +65,10 @@ pub(super) async fn post(
     let format = Format::of(&headers)?;
     let encoding = Encoding::of(&headers)?;
     let target = caller.session.ingest_table(&schema, &table).await?;
-    let (body, mut room) = body::read_rows(&headers, body, shared.max_body, &shared).await?;
-    let _turn = shared.admission.turn(encoding.unpacked(body.len())).await?;
+    let (body, mut room, coming) =
+        body::read_rows(&headers, body, shared.max_body, &shared).await?;
+    let unpacked = encoding.unpacked(body.len());
+    let _turn = shared.admission.turn(coming, unpacked).await?;
     let key = key(&headers, &body)?;
     let body = encoding.unpack(body, shared.max_body, &mut room).await?;
     let rows = decode(body, format, target).await?;

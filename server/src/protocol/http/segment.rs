@@ -117,8 +117,9 @@ async fn take(
     };
     let encoding = Encoding::of(headers)?;
     let limits = shared.segment;
-    let (body, mut room) = body::read_rows(headers, body, limits.body, shared).await?;
-    let _turn = shared.admission.turn(encoding.unpacked(body.len())).await?;
+    let (body, mut room, coming) = body::read_rows(headers, body, limits.body, shared).await?;
+    let unpacked = encoding.unpacked(body.len());
+    let _turn = shared.admission.turn(coming, unpacked).await?;
     let body = encoding.unpack(body, limits.body, &mut room).await?;
     let text = std::str::from_utf8(&body).map_err(|_| malformed("the body is not UTF-8"))?;
     let whole: BTreeMap<String, &RawValue> =

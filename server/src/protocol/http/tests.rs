@@ -139,7 +139,8 @@ async fn rows_are_turned_away_while_others_wait_too_long() {
     let door = Door::open().await;
     let mut turns = Vec::new();
     for _ in 0..4 {
-        turns.push(door.admission.turn(usize::MAX).await.unwrap());
+        let coming = door.admission.let_in(usize::MAX).unwrap();
+        turns.push(door.admission.turn(coming, usize::MAX).await.unwrap());
     }
     // those let in wait for a turn, until one is not let in any more
     let mut waiting = tokio::task::JoinSet::new();

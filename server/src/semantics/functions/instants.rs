@@ -27,6 +27,15 @@ pub(super) const LIST: &[Entry] = &[
         nulls: Nulls::Strict,
         eval: timezone,
     },
+    // `date_trunc` to units of many years
+    Entry {
+        name: "date_trunc_years",
+        overloads: &[&[Ty::Text, Ty::Timestamp], &[Ty::Text, Ty::Timestamptz]],
+        variadic: false,
+        gives: Gives::Like(1),
+        nulls: Nulls::Strict,
+        eval: truncated,
+    },
     // what casts and sums become where the session is not in UTC
     strict(
         "local_to_instant",
@@ -287,6 +296,32 @@ const ABBREVIATIONS: [(&str, i64); 16] = [
 ];
 
 /// `x AT TIME ZONE zone`.
+/// The first day of a decade, which begins with a year ending in 0, or of a century or millennium, which begin
+/// with one ending in 1.
+fn truncated(row: &Row<'_>) -> Result<ScalarValue, Error> {
+    let at = row.int(1);
+    if matches!(at, i64::MAX | i64::MIN) {
+        return Ok(same_kind(row, at));
+    }
+    let (year, _, _) = civil(at.div_euclid(DAY));
+    let (years, first) = match row.text(0).to_lowercase().as_str() {
+        "decade" | "decades" => (10, 0),
+        "century" | "centuries" => (100, 1),
+        _ => (1000, 1),
+    };
+    let begin = (year - first).div_euclid(years) * years + first;
+    let days = days_of(begin, 1, 1);
+    Ok(same_kind(row, days.saturating_mul(DAY)))
+}
+
+/// An instant, or a time of the clocks, as the second argument is.
+fn same_kind(row: &Row<'_>, at: i64) -> ScalarValue {
+    match row.ty(1) {
+        DataType::Timestamp(_, Some(_)) => instant(at),
+        _ => timestamp(at),
+    }
+}
+
 fn timezone(row: &Row<'_>) -> Result<ScalarValue, Error> {
     let zone = match row.ty(0) {
         DataType::Interval(_) => {

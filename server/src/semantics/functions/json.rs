@@ -163,12 +163,6 @@ pub(super) const LIST: &[Entry] = &[
     strict("row_to_json", &[&[Ty::Any]], Ty::Json, |r| {
         Ok(text(shown(r, 0)?))
     }),
-    strict("json_agg", &[&[Ty::AnyList]], Ty::Json, |r| {
-        Ok(text(gathered(r)?))
-    }),
-    strict("jsonb_agg", &[&[Ty::AnyList]], Ty::Jsonb, |r| {
-        Ok(text(normalized(&gathered(r)?)?))
-    }),
     variadic("json_build_object", &[&[Ty::Any]], Ty::Json, |r| {
         Ok(text(built_object(r)?))
     }),
@@ -633,7 +627,12 @@ fn shown(row: &Row<'_>, i: usize) -> Result<String, Error> {
     }
 }
 
-fn json_of(row: &Row<'_>, array: &ArrayRef, field: &Field, at: usize) -> Result<String, Error> {
+pub(super) fn json_of(
+    row: &Row<'_>,
+    array: &ArrayRef,
+    field: &Field,
+    at: usize,
+) -> Result<String, Error> {
     if array.is_null(at) {
         return Ok("null".to_owned());
     }
@@ -690,19 +689,6 @@ fn json_of(row: &Row<'_>, array: &ArrayRef, field: &Field, at: usize) -> Result<
 fn is_json(field: &Field) -> bool {
     let tag = field.metadata().get(TYPE_KEY).map(String::as_str);
     matches!(tag, Some("json" | "jsonb"))
-}
-
-/// `json_agg` over the list that was gathered.
-fn gathered(row: &Row<'_>) -> Result<String, Error> {
-    let (Some(values), Some(DataType::List(of))) =
-        (row.list(0), row.args.first().map(|a| a.data_type()))
-    else {
-        return Ok("null".to_owned());
-    };
-    let all = (0..values.len())
-        .map(|i| json_of(row, &values, of, i))
-        .collect::<Result<Vec<_>, Error>>()?;
-    Ok(format!("[{}]", all.join(", ")))
 }
 
 fn built_array(row: &Row<'_>) -> Result<String, Error> {

@@ -1,5 +1,6 @@
 //! Functions of regular expressions that the planner lacks.
 
+use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use regex::{Regex, RegexBuilder};
 
@@ -12,6 +13,25 @@ pub(super) const LIST: &[Entry] = &[
         &[&[Ty::Text, Ty::Text], &[Ty::Text, Ty::Text, Ty::Text]],
         Ty::TextList,
         split,
+    ),
+    strict(
+        "regexp_matches_list",
+        &[&[Ty::Text, Ty::Text], &[Ty::Text, Ty::Text, Ty::Text]],
+        Ty::TextLists,
+        matches,
+    ),
+    strict(
+        "substring_matching",
+        &[&[Ty::Text, Ty::Text]],
+        Ty::Text,
+        |row| {
+            let pattern = compiled(row.text(1), "")?;
+            let found = pattern
+                .captures(row.text(0))
+                // the first group, where there is one, whether it took part or not
+                .and_then(|captures| captures.get(usize::from(captures.len() > 1)));
+            Ok(ScalarValue::Utf8(found.map(|m| m.as_str().to_owned())))
+        },
     ),
     strict(
         "regexp_substr",
@@ -58,6 +78,28 @@ fn compiled(pattern: &str, flags: &str) -> Result<Regex, Error> {
             format!("invalid regular expression: \"{pattern}\""),
         )
     })
+}
+
+/// The groups of each match, or the match itself where the pattern has none; of the first match without the
+/// flag `g`.
+fn matches(row: &Row<'_>) -> Result<ScalarValue, Error> {
+    let flags = if row.len() > 2 { row.text(2) } else { "" };
+    let all = flags.contains('g');
+    let pattern = compiled(row.text(1), &flags.replace('g', ""))?;
+    let groups = |captures: regex::Captures<'_>| {
+        let first = usize::from(captures.len() > 1);
+        let groups = captures.iter().skip(first);
+        let groups = groups.map(|group| group.map(|m| m.as_str().to_owned()));
+        texts(groups.collect::<Vec<_>>())
+    };
+    let most = if all { usize::MAX } else { 1 };
+    let found = pattern.captures_iter(row.text(0)).take(most).map(groups);
+    let found: Vec<ScalarValue> = found.collect();
+    let DataType::List(of) = row.gives else {
+        return Ok(ScalarValue::Null);
+    };
+    let list = ScalarValue::new_list(&found, of.data_type(), true);
+    Ok(ScalarValue::List(list))
 }
 
 /// Pieces between the matches. A match of nothing at an end, or right behind another match, does not count.

@@ -55,6 +55,8 @@ pub(super) fn rewrite(expr: &mut Expr) {
         return;
     }
     match data_type {
+        // one character: what kinds and types of catalogs are
+        DataType::Char(None) | DataType::Character(None) => *data_type = DataType::Text,
         DataType::Custom(name, _) => match last_name(name).as_str() {
             "oid" | "xid" | "cid" => {
                 let kind = cast_kind(inner).unwrap_or("regclass");

@@ -202,6 +202,7 @@ fn call(function: &mut Function) -> Option<Expr> {
         {
             Some(build::call(name, Vec::new()))
         }
+        "bpchar" => arguments(function)?.first().map(|value| (*value).clone()),
         "array_upper" => {
             function.name = vec![Ident::new("array_length")].into();
             Some(build::cast(
@@ -307,6 +308,7 @@ pub(super) fn table_function(table: &mut TableFactor) {
     };
     let empty = match function.as_str() {
         "pg_partition_ancestors" => "SELECT CAST(NULL AS BIGINT) AS relid WHERE false",
+        "pg_show_all_settings" => "SELECT * FROM pg_catalog.pg_settings",
         "pg_get_keywords" => {
             "SELECT CAST(NULL AS TEXT) AS word, CAST(NULL AS TEXT) AS catcode WHERE false"
         }

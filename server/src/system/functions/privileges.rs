@@ -44,10 +44,22 @@ pub(super) const LIST: &[Entry] = &[
             Ok(schema.map(|s| access.may(kind, s.oid, s.owner, wanted.privilege, wanted.option)))
         })
     }),
-    // everyone may connect; there are no temporary tables, and nobody makes databases
-    ("has_database_privilege", Kind::Bool, |_, row| {
+    // everyone may connect and have temporary tables; a superuser makes schemas
+    ("has_database_privilege", Kind::Bool, |cx, row| {
+        let subject = match row.len() {
+            3 => match row.text(0) {
+                Some(subject) => role_name(cx, subject)?,
+                None => return Ok(Cell::Null),
+            },
+            _ => cx.role.clone(),
+        };
         let privilege = row.text(row.len().saturating_sub(1));
-        Ok(privilege.map(|p| p.eq_ignore_ascii_case("CONNECT")).into())
+        let has = privilege.map(|wanted| match wanted.to_uppercase().as_str() {
+            "CONNECT" | "TEMP" | "TEMPORARY" => true,
+            "CREATE" => Access::new(&cx.catalog, &subject).superuser(),
+            _ => false,
+        });
+        Ok(has.into())
     }),
     ("has_function_privilege", Kind::Bool, |cx, row| {
         let oid = row

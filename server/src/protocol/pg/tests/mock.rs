@@ -199,6 +199,7 @@ pub(super) struct Backend {
 fn statement(text: &str) -> Arc<Statement> {
     Arc::new(Statement {
         text: text.to_owned(),
+        start: Default::default(),
         kind: Kind::VerifyAudit(VerifyAudit),
     })
 }
