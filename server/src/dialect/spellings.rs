@@ -224,11 +224,31 @@ fn sort_distinct(args: &mut FunctionArguments) {
     }
 }
 
-/// `json_agg(…)` writes what `array_agg(…)` gathers.
+/// `json_agg(…)` writes what `array_agg(…)` gathers: JSON of each value, as lists do not know what their elements
+/// are. Distinct ones are gathered as they are, by their order.
 fn gathered(name: &str, function: &Function) -> Expr {
     let mut inner = function.clone();
     inner.name = ObjectName::from(vec![Ident::new("array_agg")]);
-    call(name, vec![Expr::Function(inner)])
+    let written = match &mut inner.args {
+        FunctionArguments::List(list) if list.duplicate_treatment.is_none() => {
+            list.args.iter_mut().all(write_json)
+        }
+        _ => false,
+    };
+    let mut args = vec![Expr::Function(inner)];
+    if written {
+        args.push(Expr::Value(Value::Boolean(true).into()));
+    }
+    call(name, args)
+}
+
+/// A value as JSON.
+fn write_json(arg: &mut FunctionArg) -> bool {
+    let FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) = arg else {
+        return false;
+    };
+    *value = call("to_json", vec![value.clone()]);
+    true
 }
 
 /// `json_object_agg(key, value)` writes what two calls of `array_agg` gather side by side.
@@ -239,7 +259,11 @@ fn gathered_pairs(name: &str, function: &Function) -> Option<Expr> {
     if list.args.len() != 2 || list.duplicate_treatment == Some(DuplicateTreatment::Distinct) {
         return None;
     }
-    let lists = list.args.iter().map(|arg| {
+    let mut pair = list.args.clone();
+    if !pair.iter_mut().skip(1).all(write_json) {
+        return None;
+    }
+    let lists = pair.iter().map(|arg| {
         let mut inner = function.clone();
         inner.name = ObjectName::from(vec![Ident::new("array_agg")]);
         if let FunctionArguments::List(list) = &mut inner.args {

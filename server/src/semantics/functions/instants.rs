@@ -30,7 +30,8 @@ pub(super) const LIST: &[Entry] = &[
     // `date_trunc` to units of many years
     Entry {
         name: "date_trunc_years",
-        overloads: &[&[Ty::Text, Ty::Timestamp], &[Ty::Text, Ty::Timestamptz]],
+        // a date is an instant
+        overloads: &[&[Ty::Text, Ty::Timestamptz], &[Ty::Text, Ty::Timestamp]],
         variadic: false,
         gives: Gives::Like(1),
         nulls: Nulls::Strict,

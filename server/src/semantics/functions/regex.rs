@@ -86,15 +86,29 @@ fn matches(row: &Row<'_>) -> Result<ScalarValue, Error> {
     let flags = if row.len() > 2 { row.text(2) } else { "" };
     let all = flags.contains('g');
     let pattern = compiled(row.text(1), &flags.replace('g', ""))?;
-    let groups = |captures: regex::Captures<'_>| {
+    let groups = |captures: &regex::Captures<'_>| {
         let first = usize::from(captures.len() > 1);
         let groups = captures.iter().skip(first);
         let groups = groups.map(|group| group.map(|m| m.as_str().to_owned()));
         texts(groups.collect::<Vec<_>>())
     };
-    let most = if all { usize::MAX } else { 1 };
-    let found = pattern.captures_iter(row.text(0)).take(most).map(groups);
-    let found: Vec<ScalarValue> = found.collect();
+    let input = row.text(0);
+    let mut found = Vec::new();
+    let mut from = 0;
+    // a match of nothing may follow right behind another one
+    while let Some(captures) = pattern.captures_at(input, from)
+        && let Some(whole) = captures.get(0)
+    {
+        found.push(groups(&captures));
+        let next = input[whole.end()..]
+            .chars()
+            .next()
+            .map_or(1, char::len_utf8);
+        from = whole.end() + if whole.is_empty() { next } else { 0 };
+        if !all || from > input.len() {
+            break;
+        }
+    }
     let DataType::List(of) = row.gives else {
         return Ok(ScalarValue::Null);
     };
