@@ -56,16 +56,15 @@ impl Statement {
         let Some(range) = self.bytes(span) else {
             return e;
         };
+        let written = self.text[range.clone()].replace('"', "");
+        let last = written.rsplit('.').next().unwrap_or_default();
+        if last.is_empty() || !report.message.to_lowercase().contains(&last.to_lowercase()) {
+            // it stands in another text, a view's for one, or in an argument of what is written there
+            return e;
+        }
         let before = self.text[..range.start].chars().count();
         report.position = Some(self.start.characters + before + 1);
         if report.state == SqlState::UNDEFINED_TABLE && report.message.starts_with("relation ") {
-            let written = self.text[range].replace('"', "");
-            let named = report.message.split('"').nth(1).unwrap_or_default();
-            let last = |name: &str| name.rsplit('.').next().map(str::to_lowercase);
-            if last(&written) != last(named) {
-                // it was named by an argument, of a function that is written there
-                return e;
-            }
             report.message = format!("relation \"{written}\" does not exist");
         }
         Error::Refused(Box::new(report))

@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 /// PostgreSQL's dialect with table versioning switched on. It answers to PostgreSQL's type id, so
 /// every branch of the parser that asks for PostgreSQL is taken; each method PostgreSQL overrides
@@ -28,25 +28,19 @@ const STEPS_A_TOKEN: usize = 100;
 
 /// The parser takes `at` after a table for the begin of a version; what follows says that it is a name.
 pub(super) fn plain_names(tokens: &mut [TokenWithSpan]) {
-    let mut next: Option<Token> = None;
+    // whether what comes next leaves a word AT its meaning
+    let mut stays = false;
     for token in tokens.iter_mut().rev() {
-        if let Token::Whitespace(_) = token.token {
-            continue;
-        }
-        if let Token::Word(word) = &mut token.token
-            && word.keyword == Keyword::AT
-        {
-            let means = |word: &Word| matches!(word.keyword, Keyword::TIME | Keyword::LOCAL);
-            let stays = match &next {
-                Some(Token::LParen) => true,
-                Some(Token::Word(word)) => word.quote_style.is_none() && means(word),
-                _ => false,
-            };
-            if !stays {
-                word.keyword = Keyword::NoKeyword;
+        match &mut token.token {
+            Token::Whitespace(_) => continue,
+            Token::Word(word) => {
+                if word.keyword == Keyword::AT && !stays {
+                    word.keyword = Keyword::NoKeyword;
+                }
+                stays = matches!(word.keyword, Keyword::TIME | Keyword::LOCAL);
             }
+            other => stays = *other == Token::LParen,
         }
-        next = Some(token.token.clone());
     }
 }
 

@@ -18,6 +18,9 @@ pub(super) fn rewrite(tree: &mut impl VisitMut) {
     let _ = tree.visit(&mut Comparisons);
 }
 
+/// Columns of rows that are ordered here: each is one more condition inside of the others.
+const MOST_ORDERED: usize = 32;
+
 struct Comparisons;
 
 impl VisitorMut for Comparisons {
@@ -87,13 +90,17 @@ fn compared(left: &[Expr], op: &BinaryOperator, right: &[Expr]) -> Option<Expr> 
     }
 }
 
-/// `a < c OR (a = c AND b < d)`; the last pair decides whether equal rows are in.
+/// `a < c OR (a = c AND b < d)`; the last pair decides whether equal rows are in. Longer rows are left to the
+/// planner.
 fn ordered(
     left: &[Expr],
     right: &[Expr],
     strict: &BinaryOperator,
     last: &BinaryOperator,
 ) -> Option<Expr> {
+    if left.len() > MOST_ORDERED {
+        return None;
+    }
     let mut pairs = left.iter().zip(right).rev();
     let (l, r) = pairs.next()?;
     Some(pairs.fold(binary(l, last, r), |rest, (l, r)| {

@@ -61,7 +61,7 @@ impl Engine {
         let warehouse = warehouse_url(&config)?;
         lake::stores::prove(&warehouse).await?;
         let stream = open_stream(&config, &snapshot, &warehouse).await?;
-        clear_spilled(&config)?;
+        clear_spilled(&config);
         let base = base_state(&config, &warehouse)?;
         let view_runtime = view_runtime(base.runtime_env(), &config)?;
         let keys = Keys::new(config.idempotency_window, config.max_idempotency_keys);
@@ -361,13 +361,21 @@ fn spilled(config: &Config) -> PathBuf {
     config.data.join("spill")
 }
 
-/// Removes what a killed process had spilled. The directory's lock says that it is nobody's.
-fn clear_spilled(config: &Config) -> Result<()> {
-    match std::fs::remove_dir_all(spilled(config)) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("remove what was spilled")(e))
+/// Removes what a killed process had spilled; the directory's lock says that it is nobody's. The folder itself
+/// stays: it may be a disk of its own.
+fn clear_spilled(config: &Config) {
+    let Ok(left) = std::fs::read_dir(spilled(config)) else {
+        return;
+    };
+    for entry in left.flatten() {
+        let path = entry.path();
+        let removed = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(&path),
+            _ => std::fs::remove_file(&path),
+        };
+        if let Err(e) = removed {
+            tracing::warn!(path = %path.display(), error = %e, "cannot remove what was spilled");
         }
-        _ => Ok(()),
     }
 }
 

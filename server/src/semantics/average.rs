@@ -14,9 +14,9 @@ use datafusion::logical_expr::{
 
 use super::division::quotient;
 
-/// Digits that the engine computes beyond those that are shown: what was cut off behind them does not change
-/// how they are rounded.
-const MORE: i8 = 4;
+/// Digits that the engine computes beyond those that are shown: what it cuts off behind the first one does not
+/// change how it is rounded.
+const MORE: i8 = 1;
 
 /// The function, to take the place of the engine's.
 pub(super) fn function() -> AggregateUDF {
